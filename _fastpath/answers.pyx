@@ -1,0 +1,73 @@
+"""Pre-rendered problem answers (RFC 9457), by failure code, delivery fact and connection fate."""
+
+import json
+
+from _fastpath.end cimport CODE_COUNT, CODE_INTERNAL
+
+cdef enum:
+    DELIVERIES = 3
+
+DELIVERY_NAMES = ("never-sent", "maybe-sent", "sent")
+
+cdef Answer table[CODE_COUNT][DELIVERIES][2]
+cdef list rendered = []           # keeps the bytes that `table` points into alive
+
+
+cdef const Answer* answer_for(uint16_t code, uint8_t delivery, bint close) noexcept:
+    if code >= CODE_COUNT or table[code][0][0].data == NULL:
+        code = CODE_INTERNAL
+    if delivery >= DELIVERIES:
+        delivery = 1
+    return &table[code][delivery][1 if close else 0]
+
+
+def set_answers(entries: list[tuple[int, int, str, str, str, bool, int]]) -> None:
+    """Render the answers: (Code, status, contract code, title, detail, close, Retry-After seconds or 0) each.
+
+    Raises ValueError where a code or status is out of range, or CODE_INTERNAL is missing. Call before the first port opens.
+    """
+    if CODE_INTERNAL not in {entry[0] for entry in entries}:
+        raise ValueError("the table needs an entry for CODE_INTERNAL")
+    for code, status, name, title, detail, close, retry_after in entries:
+        if not 0 <= code < CODE_COUNT or not 400 <= status <= 599:
+            raise ValueError(f"no such code or status: {code}, {status}")
+        for delivery in range(DELIVERIES):
+            for closing in range(2):
+                render(code, status, name, title, detail, close, retry_after, delivery, closing)
+
+
+cdef render(int code, int status, str name, str title, str detail, bint close, int retry_after,
+            int delivery, int closing):
+    cdef Answer* answer = &table[code][delivery][closing]
+    body = json.dumps({
+        "type": "about:blank", "title": title, "status": status, "detail": detail,
+        "code": name, "delivery": DELIVERY_NAMES[delivery],
+    }).encode() + b"\n"
+    lines = [
+        f"HTTP/1.1 {status} {title}",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        f"Broker-Error: {name}",
+        f"Broker-Delivery: {DELIVERY_NAMES[delivery]}",
+    ]
+    if retry_after:
+        lines.append(f"Retry-After: {retry_after}")
+    if closing or close:
+        lines.append("Connection: close")
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    data = head + body
+    rendered.append(data)
+    answer.data = data
+    answer.size = len(data)
+    answer.head_size = len(head)
+    answer.status = status
+    answer.close = closing or close
+
+
+def render_answer(int code, int delivery, bint close) -> bytes:
+    """Return the rendered response for a code, as a client would get it."""
+    cdef const Answer* answer = answer_for(<uint16_t>code, <uint8_t>delivery, close)
+    if answer.data == NULL:
+        raise RuntimeError("set_answers was not called")
+    return answer.data[:answer.size]

@@ -1,0 +1,59 @@
+# What an external port and its connections share.
+#
+# A Port keeps a list of its live connections (borrowed references: a connection leaves the list in
+# on_closed, which always runs before it goes away). A connection keeps its Port alive.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.exchange cimport Egress, Ingress, Tally
+from _fastpath.reactor cimport Pollable, PyObject, Reactor
+from _fastpath.record cimport AccessLog
+from _fastpath.route cimport RouteTable
+from _fastpath.settings cimport Settings
+
+cdef enum PortKind:
+    PORT_HTTP = 1
+    PORT_TCP = 2
+
+
+# The snapshots that the connections of an external port use, and what they count. listener.pyx adds the accepting.
+cdef class Port(Pollable):
+    cdef readonly str name
+    cdef bytes name_bytes
+    cdef bytes via
+    cdef uint8_t kind
+    cdef Settings settings
+    cdef RouteTable local
+    cdef RouteTable delegated
+    cdef AccessLog log            # None: off
+    cdef str service_name
+    cdef bytes service            # tcp ports: the service's name
+    cdef readonly uint32_t connections
+    cdef readonly uint64_t accepted
+    cdef readonly uint64_t refused        # over a connection limit
+    cdef readonly bint stopping
+    cdef Tally tally
+    cdef dict per_address         # address text -> connections; only where that is limited
+    cdef PyObject* first          # live connections
+    cdef PyObject* last
+
+    cdef bint admit(self, Connection connection) noexcept
+    cdef bint admit_address(self, Connection connection) noexcept
+    cdef void forget(self, Connection connection) noexcept
+    cdef void forget_address(self, Connection connection) noexcept
+
+
+# What an accepted connection has in common, whatever it speaks.
+cdef class Connection(Ingress):
+    cdef Port listener
+    cdef Settings settings
+    cdef PyObject* next_connection
+    cdef PyObject* previous_connection
+    cdef char address[48]         # of the client, as text
+    cdef uint8_t address_size
+    cdef uint8_t admitted
+    cdef uint16_t port
+
+    cdef void accepted(self) noexcept         # hook: registered, begin
+    cdef void refuse(self) noexcept           # hook: over the limit
+    cdef void drain(self) noexcept            # hook: end after what is running
+    cdef void left(self) noexcept             # leaves the listener; called by on_closed of subclasses

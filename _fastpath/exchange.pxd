@@ -1,0 +1,54 @@
+# How an ingress finds its egress, and what both keep count of.
+#
+#   ingress: Client or TcpEnd (accepted), Stream (opened by the other node)
+#   egress:  Upstream or TcpEnd (dialled) from a Service, Stream from a Group
+#
+# `join` only pairs the two Ends (ingress.peer, egress.peer); the ingress then passes
+# the head and the body on with take_head, never more body than peer.room().
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.end cimport CODE_COUNT, End
+from _fastpath.http1 cimport Head
+from _fastpath.reactor cimport PyObject
+from _fastpath.route cimport Target
+from _fastpath.socket cimport Socket
+
+# What join returns besides 0 (joined) and a Code > 0.
+cdef enum:
+    JOINED = 0
+    JOIN_WAIT = -1                # known, but nobody is there: may be waited for
+
+cdef struct Tally:
+    uint64_t exchanges            # begun
+    uint64_t bytes_in, bytes_out  # body bytes of requests, of responses
+    uint64_t statuses[6]          # responses by status class; [0]: cut before one
+    uint64_t failures[CODE_COUNT] # answers that this node made, by code
+    uint64_t retries
+    uint64_t active
+
+
+# A client connection that can wait for an agent.
+cdef class Ingress(Socket):
+    cdef Egress waits_for         # strong while it waits
+    cdef PyObject* wait_next      # borrowed: the waiter leaves the list before it goes away
+    cdef PyObject* wait_prev
+    cdef uint8_t tries            # joins of the current request so far
+
+    cdef void wait_over(self) noexcept        # somebody is there: join again (not from inside this call)
+    cdef void stop_waiting(self) noexcept
+
+
+cdef class Egress(Target):
+    cdef bytes name_bytes
+    cdef Tally tally
+    cdef PyObject* wait_head
+    cdef PyObject* wait_tail
+    cdef readonly uint32_t waiting
+
+    # `head`: of the request as scanned (its spans are not used), NULL for tcp.
+    cdef int join(self, End ingress, const Head* head) noexcept
+    cdef void wait(self, Ingress ingress) noexcept
+    cdef void wake_waiting(self) noexcept
+
+cdef dict tally_counters(const Tally* tally)
+cdef void detach(End end) noexcept

@@ -1,0 +1,12 @@
+from typing_extensions import disjoint_base
+
+from _fastpath.route import Target
+from _fastpath.socket import Socket
+
+@disjoint_base
+class Ingress(Socket): ...
+
+@disjoint_base
+class Egress(Target):
+    @property
+    def waiting(self) -> int: ...

@@ -1,0 +1,73 @@
+"""Joining an ingress to an egress, waiting for one, and counting. See exchange.pxd."""
+
+cimport cython
+
+
+@cython.no_gc
+cdef class Ingress(Socket):
+    """An accepted connection that may wait for an agent. Only compiled subclasses are useful."""
+
+    cdef void wait_over(self) noexcept:
+        pass
+
+    cdef void stop_waiting(self) noexcept:
+        cdef Egress egress = self.waits_for
+        if egress is None:
+            return
+        if self.wait_prev != NULL:
+            (<Ingress>self.wait_prev).wait_next = self.wait_next
+        else:
+            egress.wait_head = self.wait_next
+        if self.wait_next != NULL:
+            (<Ingress>self.wait_next).wait_prev = self.wait_prev
+        else:
+            egress.wait_tail = self.wait_prev
+        self.wait_next = self.wait_prev = NULL
+        self.waits_for = None
+        egress.waiting -= 1
+
+
+cdef class Egress(Target):
+    """What a request can be joined to. Only compiled subclasses are useful."""
+
+    cdef int join(self, End ingress, const Head* head) noexcept:
+        return JOIN_WAIT
+
+    cdef void wait(self, Ingress ingress) noexcept:
+        ingress.waits_for = self
+        ingress.wait_next = NULL
+        ingress.wait_prev = self.wait_tail
+        if self.wait_tail != NULL:
+            (<Ingress>self.wait_tail).wait_next = <PyObject*>ingress
+        else:
+            self.wait_head = <PyObject*>ingress
+        self.wait_tail = <PyObject*>ingress
+        self.waiting += 1
+
+    cdef void wake_waiting(self) noexcept:
+        cdef Ingress ingress
+        while self.wait_head != NULL:
+            ingress = <Ingress>self.wait_head
+            ingress.stop_waiting()
+            ingress.wait_over()
+
+
+cdef void detach(End end) noexcept:
+    cdef End peer = end.peer
+    if peer is not None:
+        end.peer = None
+        if peer.peer is end:
+            peer.peer = None
+
+
+cdef dict tally_counters(const Tally* tally):
+    cdef int i
+    return {
+        "exchanges": tally.exchanges,
+        "active": tally.active,
+        "bytes_in": tally.bytes_in,
+        "bytes_out": tally.bytes_out,
+        "retries": tally.retries,
+        "statuses": [tally.statuses[i] for i in range(6)],
+        "failures": {i: tally.failures[i] for i in range(<int>CODE_COUNT) if tally.failures[i]},
+    }

@@ -1,0 +1,468 @@
+"""Canonical heads: what crosses a hop, what stays, what a node adds. See forward.pxd.
+
+Whole ranges of lines are copied where nothing has to change; a line is
+written anew only to frame the message, to append to a list, or to take away
+more whitespace around a value than the one space.
+
+Decisions:
+
+* The version is HTTP/1.1 whatever the sender's was (RFC 9110 2.5). A request in HTTP/1.0 without a Host
+  stays HTTP/1.0: there is no host to write. Expect from HTTP/1.0 is not forwarded (RFC 9110 10.1.1).
+* Fields that only nodes may set (Broker-*, Client-Cert and kin) never cross from a client, Broker-* never from an
+  upstream; neither do their look-alikes with '_'. X-Forwarded-*, X-Real-IP and Forwarded of a client that is not trusted
+  are removed. Of a trusted one they stay; our hop is appended to X-Forwarded-For and Forwarded, and X-Forwarded-Proto
+  and -Host are written where they are missing: the first proxy knows best.
+* TE stays on its hop. Trailer crosses, except to a client of HTTP/1.0, who gets no trailers.
+* A size of 0 in Origin or Reply means that nothing is written of it.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcpy, strlen
+
+from _fastpath.http1 cimport (
+    BODY_CHUNKED, BODY_UNTIL_CLOSE, FIELD_BROKER, FIELD_CLIENT_CERT, FIELD_CONTENT_LENGTH, FIELD_EXPECT,
+    FIELD_FORWARDED, FIELD_HOST, FIELD_LOOKALIKE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
+    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_OTHER, FIELD_X_FORWARDED_PROTO,
+    MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, Field, Head, ScanLimits, Span,
+    scan_request, scan_response,
+)
+
+cdef struct Writer:
+    const unsigned char* data     # the scanned head
+    const Head* head
+    unsigned char* at
+    unsigned char* end
+    uint32_t run                  # first byte of `data` that is neither written nor passed over
+    bint full                     # something did not fit: all that follows is dropped
+
+cdef uint64_t FORWARDED_FIELDS = (
+    1 << FIELD_X_FORWARDED_FOR | 1 << FIELD_X_FORWARDED_PROTO | 1 << FIELD_X_FORWARDED_HOST
+    | 1 << FIELD_X_FORWARDED_OTHER | 1 << FIELD_FORWARDED
+)
+cdef uint64_t NODE_FIELDS = 1 << FIELD_BROKER | 1 << FIELD_CLIENT_CERT | 1 << FIELD_LOOKALIKE
+
+
+# --- writing -----------------------------------------------------------------
+
+cdef inline void put(Writer* writer, const void* bytes, size_t size) noexcept nogil:
+    if <size_t>(writer.end - writer.at) < size:
+        writer.full = True
+        writer.end = writer.at
+        return
+    memcpy(writer.at, bytes, size)
+    writer.at += size
+
+
+cdef inline void text(Writer* writer, const char* bytes) noexcept nogil:
+    put(writer, bytes, strlen(bytes))
+
+
+cdef inline void part(Writer* writer, Span span) noexcept nogil:
+    put(writer, writer.data + span.start, span.size)
+
+
+# Writes what was passed unchanged so far, up to `stop`; goes on at `next`.
+cdef inline void flush(Writer* writer, uint32_t stop, uint32_t next) noexcept nogil:
+    if stop > writer.run:
+        put(writer, writer.data + writer.run, stop - writer.run)
+    writer.run = next
+
+
+cdef inline void open_writer(Writer* writer, const unsigned char* data, const Head* head,
+                             unsigned char* out, size_t capacity) noexcept nogil:
+    writer.data = data
+    writer.head = head
+    writer.at = out
+    writer.end = out + capacity
+    writer.full = False
+    writer.run = 0
+
+
+cdef inline Py_ssize_t close_writer(Writer* writer, const unsigned char* out) noexcept nogil:
+    text(writer, b"\r\n")
+    return -1 if writer.full else writer.at - out
+
+
+# --- fields --------------------------------------------------------------------
+
+cdef inline uint32_t first_field(const Head* head) noexcept nogil:
+    return head.fields[0].name.start if head.field_count else head.size - 2
+
+
+cdef inline uint32_t line_stop(const Head* head, uint32_t index) noexcept nogil:
+    return head.fields[index + 1].name.start if index + 1 < head.field_count else head.size - 2
+
+
+# "Name:value" or "Name: value", nothing more.
+cdef inline bint is_tidy(const unsigned char* data, const Field* field, uint32_t stop) noexcept nogil:
+    cdef uint32_t gap = field.value.start - field.name.start - field.name.size - 1
+    if field.value.start + field.value.size + 2 != stop:
+        return False
+    return gap == 0 or (gap == 1 and data[field.value.start - 1] == b" ")
+
+
+cdef void put_field(Writer* writer, const Field* field) noexcept nogil:
+    part(writer, field.name)
+    text(writer, b": ")
+    part(writer, field.value)
+    text(writer, b"\r\n")
+
+
+cdef bint is_last(const Head* head, uint32_t index) noexcept nogil:
+    cdef uint32_t at
+    for at in range(index + 1, head.field_count):
+        if head.fields[at].known == head.fields[index].known:
+            return False
+    return True
+
+
+# "Name: value, " without its end; without the comma where the value is empty.
+cdef void begin_list(Writer* writer, const Field* field) noexcept nogil:
+    part(writer, field.name)
+    text(writer, b": ")
+    if field.value.size:
+        part(writer, field.value)
+        text(writer, b", ")
+
+
+cdef void put_coding(Writer* writer, const Field* field) noexcept nogil:
+    part(writer, field.name)
+    text(writer, b": chunked\r\n")
+
+
+cdef void put_via(Writer* writer, const unsigned char* via, uint32_t size) noexcept nogil:
+    text(writer, b"1.1 " if writer.head.minor == 1 else b"1.0 ")
+    put(writer, via, size)
+    text(writer, b"\r\n")
+
+
+# --- requests --------------------------------------------------------------------
+
+cdef bint has_field(const Head* head, uint8_t known) noexcept nogil:
+    cdef uint32_t at
+    for at in range(head.field_count):
+        if head.fields[at].known == known:
+            return True
+    return False
+
+
+# The request line in origin form, and Host where only the target had it.
+cdef void put_request_line(Writer* writer) noexcept nogil:
+    cdef const Head* head = writer.head
+    cdef Span target = head.path_and_query
+    part(writer, head.method)
+    text(writer, b" ")
+    if not head.absolute_form:
+        target = head.target
+    elif target.size == 0 and head.method_id == METHOD_OPTIONS:
+        text(writer, b"*")
+    elif target.size == 0 or writer.data[target.start] != b"/":
+        text(writer, b"/")
+    part(writer, target)
+    text(writer, b" HTTP/1.1\r\n" if head.host.size else b" HTTP/1.0\r\n")
+    if head.absolute_form and not has_field(head, FIELD_HOST):
+        text(writer, b"Host: ")
+        part(writer, head.host)
+        text(writer, b"\r\n")
+
+
+# for=192.0.2.1;host="a:80";proto=http
+cdef void put_forwarded(Writer* writer, const Origin* origin) noexcept nogil:
+    cdef Span host = writer.head.host
+    cdef bint quoted
+    text(writer, b"for=")
+    if origin.address_size == 0:
+        text(writer, b"unknown")
+    else:
+        quoted = memchr(origin.address, 58, origin.address_size) != NULL
+        text(writer, b"\"[" if quoted else b"")
+        put(writer, origin.address, origin.address_size)
+        text(writer, b"]\"" if quoted else b"")
+    if host.size:
+        quoted = memchr(writer.data + host.start, 58, host.size) != NULL
+        text(writer, b";host=\"" if quoted else b";host=")
+        part(writer, host)
+        text(writer, b"\"" if quoted else b"")
+    if origin.scheme_size:
+        text(writer, b";proto=")
+        put(writer, origin.scheme, origin.scheme_size)
+    text(writer, b"\r\n")
+
+
+# A field that does not simply cross. Returns its bit where it stays, so that it is not added again.
+cdef uint64_t request_field(Writer* writer, const Origin* origin, uint32_t index) noexcept nogil:
+    cdef const Field* field = &writer.head.fields[index]
+    cdef uint64_t bit = <uint64_t>1 << field.known
+    if field.known == FIELD_TRANSFER_ENCODING and writer.head.framing == BODY_CHUNKED:
+        put_coding(writer, field)
+        return bit
+    if field.hop:
+        if field.known == FIELD_UPGRADE and origin.upgrade and writer.head.upgrade:
+            put_field(writer, field)
+        return bit
+    if bit & NODE_FIELDS or (bit & FORWARDED_FIELDS and not origin.trust_forwarded):
+        return 0
+    if field.known == FIELD_EXPECT and writer.head.minor == 0:
+        return bit
+    if is_last(writer.head, index):
+        if field.known == FIELD_VIA and origin.via_size:
+            begin_list(writer, field)
+            put_via(writer, origin.via, origin.via_size)
+            return bit
+        if field.known == FIELD_X_FORWARDED_FOR and origin.address_size:
+            begin_list(writer, field)
+            put(writer, origin.address, origin.address_size)
+            text(writer, b"\r\n")
+            return bit
+        if field.known == FIELD_FORWARDED and (origin.address_size or origin.scheme_size):
+            begin_list(writer, field)
+            put_forwarded(writer, origin)
+            return bit
+    put_field(writer, field)
+    return bit
+
+
+# What the node adds. `have`: fields that stayed.
+cdef void put_origin(Writer* writer, const Origin* origin, uint64_t have) noexcept nogil:
+    cdef bint known = origin.address_size != 0 or origin.scheme_size != 0
+    if origin.address_size and not have >> FIELD_X_FORWARDED_FOR & 1:
+        text(writer, b"X-Forwarded-For: ")
+        put(writer, origin.address, origin.address_size)
+        text(writer, b"\r\n")
+    if origin.scheme_size and not have >> FIELD_X_FORWARDED_PROTO & 1:
+        text(writer, b"X-Forwarded-Proto: ")
+        put(writer, origin.scheme, origin.scheme_size)
+        text(writer, b"\r\n")
+    if known and writer.head.host.size and not have >> FIELD_X_FORWARDED_HOST & 1:
+        text(writer, b"X-Forwarded-Host: ")
+        part(writer, writer.head.host)
+        text(writer, b"\r\n")
+    if known and not have >> FIELD_FORWARDED & 1:
+        text(writer, b"Forwarded: ")
+        put_forwarded(writer, origin)
+    if origin.via_size and not have >> FIELD_VIA & 1:
+        text(writer, b"Via: ")
+        put_via(writer, origin.via, origin.via_size)
+    if origin.extra_size:
+        put(writer, origin.extra, origin.extra_size)
+    if origin.upgrade and writer.head.upgrade:
+        text(writer, b"Connection: Upgrade\r\n")
+
+
+cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const Origin* origin,
+                              unsigned char* out, size_t capacity) noexcept nogil:
+    cdef Writer writer
+    cdef const Field* field
+    cdef uint32_t at, stop
+    cdef uint64_t have = 0
+    cdef uint64_t touched = NODE_FIELDS | FORWARDED_FIELDS | <uint64_t>1 << FIELD_VIA
+    open_writer(&writer, data, head, out, capacity)
+    if head.minor == 1 and not head.absolute_form:
+        writer.run = head.method.start
+    else:
+        touched |= <uint64_t>1 << FIELD_EXPECT
+        put_request_line(&writer)
+        writer.run = first_field(head)
+    for at in range(head.field_count):
+        field = &head.fields[at]
+        stop = line_stop(head, at)
+        if field.hop or touched >> field.known & 1 or not is_tidy(data, field, stop):
+            flush(&writer, field.name.start, stop)
+            have |= request_field(&writer, origin, at)
+    flush(&writer, head.size - 2, head.size)
+    put_origin(&writer, origin, have)
+    return close_writer(&writer, out)
+
+
+# --- responses ---------------------------------------------------------------------
+
+cdef void begin_response(Writer* writer) noexcept nogil:
+    cdef const Head* head = writer.head
+    # 13: "HTTP/1.1 200 " is there with its last space.
+    if head.minor == 1 and head.reason.start == 13:
+        return
+    text(writer, b"HTTP/1.1 ")
+    put(writer, writer.data + 9, 3)
+    text(writer, b" ")
+    part(writer, head.reason)
+    text(writer, b"\r\n")
+    writer.run = first_field(head)
+
+
+cdef void response_field(Writer* writer, const Field* field) noexcept nogil:
+    cdef const Head* head = writer.head
+    if field.known == FIELD_TRANSFER_ENCODING:
+        if head.framing == BODY_CHUNKED:
+            put_coding(writer, field)
+    elif field.known == FIELD_UPGRADE and head.status == 101:
+        put_field(writer, field)
+    elif field.hop or field.known == FIELD_BROKER or field.known == FIELD_LOOKALIKE:
+        pass
+    elif field.known == FIELD_CONTENT_LENGTH and head.status == 204:
+        pass
+    else:
+        put_field(writer, field)
+
+
+cdef Py_ssize_t write_response(const unsigned char* data, const Head* head,
+                               unsigned char* out, size_t capacity) noexcept nogil:
+    cdef Writer writer
+    cdef const Field* field
+    cdef uint32_t at, stop
+    cdef uint64_t touched = <uint64_t>1 << FIELD_BROKER | <uint64_t>1 << FIELD_LOOKALIKE
+    if head.status == 204:
+        touched |= <uint64_t>1 << FIELD_CONTENT_LENGTH
+    open_writer(&writer, data, head, out, capacity)
+    begin_response(&writer)
+    for at in range(head.field_count):
+        field = &head.fields[at]
+        stop = line_stop(head, at)
+        if field.hop or touched >> field.known & 1 or not is_tidy(data, field, stop):
+            flush(&writer, field.name.start, stop)
+            response_field(&writer, field)
+    flush(&writer, head.size - 2, head.size)
+    if head.framing == BODY_UNTIL_CLOSE:
+        text(&writer, b"Transfer-Encoding: chunked\r\n")
+    if head.status == 101:
+        text(&writer, b"Connection: Upgrade\r\n")
+    return close_writer(&writer, out)
+
+
+# --- replies -------------------------------------------------------------------------
+
+# Returns whether a Via was written.
+cdef bint reply_field(Writer* writer, const Reply* reply, uint32_t index) noexcept nogil:
+    cdef const Head* head = writer.head
+    cdef const Field* field = &head.fields[index]
+    if field.known == FIELD_TRANSFER_ENCODING:
+        if head.framing == BODY_CHUNKED and reply.minor == 1:
+            put_coding(writer, field)
+    elif field.known == FIELD_UPGRADE and reply.upgrade:
+        put_field(writer, field)
+    elif field.hop or (field.known == FIELD_TRAILER and reply.minor == 0):
+        pass
+    elif field.known == FIELD_VIA and reply.via_size and is_last(head, index):
+        begin_list(writer, field)
+        put_via(writer, reply.via, reply.via_size)
+        return True
+    else:
+        put_field(writer, field)
+    return False
+
+
+cdef void put_connection(Writer* writer, const Reply* reply) noexcept nogil:
+    cdef const Head* head = writer.head
+    if reply.upgrade:
+        text(writer, b"Connection: Upgrade\r\n")
+    elif head.status < 200:
+        pass
+    elif (reply.close or head.framing == BODY_UNTIL_CLOSE
+            or (reply.minor == 0 and head.framing == BODY_CHUNKED)):
+        text(writer, b"Connection: close\r\n")
+    elif reply.keep_alive_10:
+        text(writer, b"Connection: keep-alive\r\n")
+
+
+cdef Py_ssize_t write_reply(const unsigned char* data, const Head* head, const Reply* reply,
+                            unsigned char* out, size_t capacity) noexcept nogil:
+    cdef Writer writer
+    cdef const Field* field
+    cdef uint32_t at, stop
+    cdef bint via_written = False
+    cdef uint64_t touched = <uint64_t>1 << FIELD_VIA
+    if reply.minor == 0:
+        touched |= <uint64_t>1 << FIELD_TRAILER
+    open_writer(&writer, data, head, out, capacity)
+    begin_response(&writer)
+    for at in range(head.field_count):
+        field = &head.fields[at]
+        stop = line_stop(head, at)
+        if field.hop or touched >> field.known & 1 or not is_tidy(data, field, stop):
+            flush(&writer, field.name.start, stop)
+            if reply_field(&writer, reply, at):
+                via_written = True
+    flush(&writer, head.size - 2, head.size)
+    if reply.via_size and not via_written:
+        text(&writer, b"Via: ")
+        put_via(&writer, reply.via, reply.via_size)
+    put_connection(&writer, reply)
+    return close_writer(&writer, out)
+
+
+# --- for tests ---------------------------------------------------------------------------
+
+cdef Field[MAX_FIELDS] field_array
+
+
+# Scans `data`, which must be a whole head without fault.
+cdef int scan_whole(bytes data, bint response, uint8_t method_id, Head* head) except -1:
+    cdef ScanLimits limits
+    cdef uint32_t resume = 0
+    cdef const char* reason = b"more bytes are needed"
+    cdef int result
+    limits.head = MAX_CANONICAL_HEAD
+    limits.headers = MAX_FIELDS
+    limits.uri = MAX_CANONICAL_HEAD
+    head.fields = field_array
+    if response:
+        result = scan_response(data, len(data), &limits, method_id, &resume, head, &reason)
+    else:
+        result = scan_request(data, len(data), &limits, &resume, head, &reason)
+    if result <= 0:
+        raise ValueError(reason.decode())
+    return 0
+
+
+cdef object written(Py_ssize_t size, bytearray out):
+    if size < 0:
+        return None
+    return bytes(out[:size])
+
+
+def rewrite_request(data: bytes, *, address: bytes = b"", scheme: bytes = b"", via: bytes = b"",
+                    extra: bytes = b"", trust: bool = False, upgrade: bool = False,
+                    capacity: int | None = None) -> bytes | None:
+    """What write_request makes of a request's head; None where it does not fit into `capacity`."""
+    cdef Head head
+    cdef Origin origin
+    cdef Py_ssize_t size
+    scan_whole(data, False, 0, &head)
+    origin.address = address
+    origin.address_size = len(address)
+    origin.scheme = scheme
+    origin.scheme_size = len(scheme)
+    origin.via = via
+    origin.via_size = len(via)
+    origin.extra = extra
+    origin.extra_size = len(extra)
+    origin.trust_forwarded = trust
+    origin.upgrade = upgrade
+    room = head.size + 1024 + len(address) + len(scheme) + len(via) + len(extra)
+    out = bytearray(room if capacity is None else capacity)
+    size = write_request(data, &head, &origin, out, len(out))
+    return written(size, out)
+
+
+def rewrite_response(data: bytes, *, method: bytes = b"GET", capacity: int | None = None) -> bytes | None:
+    """What write_response makes of the head of a response to `method`."""
+    cdef Head head
+    scan_whole(data, True, METHOD_HEAD if method == b"HEAD" else METHOD_GET, &head)
+    out = bytearray(head.size + 1024 if capacity is None else capacity)
+    return written(write_response(data, &head, out, len(out)), out)
+
+
+def rewrite_reply(data: bytes, *, method: bytes = b"GET", minor: int = 1, close: bool = False,
+                  keep_alive_10: bool = False, upgrade: bool = False, via: bytes = b"",
+                  capacity: int | None = None) -> bytes | None:
+    """What write_reply makes of a canonical head of a response to `method`."""
+    cdef Head head
+    cdef Reply reply
+    scan_whole(data, True, METHOD_HEAD if method == b"HEAD" else METHOD_GET, &head)
+    reply.minor = minor
+    reply.close = close
+    reply.keep_alive_10 = keep_alive_10
+    reply.upgrade = upgrade
+    reply.via = via
+    reply.via_size = len(via)
+    out = bytearray(head.size + 1024 + len(via) if capacity is None else capacity)
+    return written(write_reply(data, &head, &reply, out, len(out)), out)

@@ -1,0 +1,9 @@
+# An external port that accepts: owns the bound, listening socket.
+
+from _fastpath.connection cimport Port
+
+
+cdef class Listener(Port):
+    cdef bint paused              # out of descriptors: accepting waits for a timer
+
+    cdef void accept_some(self) noexcept

@@ -1,0 +1,30 @@
+from typing import Any, final
+
+from _fastpath.connection import Port
+from _fastpath.reactor import Reactor
+from _fastpath.record import AccessLog
+from _fastpath.route import RouteTable
+from _fastpath.settings import Settings
+
+@final
+class Listener(Port):
+    def __new__(
+        cls,
+        reactor: Reactor,
+        fd: int,
+        name: str,
+        kind: str,
+        settings: Settings,
+        via: str,
+        local: RouteTable,
+        delegated: RouteTable,
+        service: str | None = None,
+        log: AccessLog | None = None,
+    ) -> Listener: ...
+    @property
+    def exchanges(self) -> int: ...
+    def swap(self, local: RouteTable, delegated: RouteTable, settings: Settings) -> None: ...
+    def set_log(self, log: AccessLog | None) -> None: ...
+    def stop(self) -> None: ...
+    def abort(self) -> None: ...
+    def counters(self) -> dict[str, Any]: ...

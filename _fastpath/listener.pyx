@@ -1,0 +1,164 @@
+"""External ports: accepting, limits of connections, and what a port's connections share. See listener.pxd."""
+
+
+from libc.stdint cimport uint8_t
+
+cimport cython
+from _fastpath cimport net
+from _fastpath.client cimport Client
+from _fastpath.connection cimport PORT_HTTP, PORT_TCP, Connection, Port
+from _fastpath.exchange cimport tally_counters
+from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
+from _fastpath.reactor cimport PyObject, Reactor
+from _fastpath.record cimport AccessLog
+from _fastpath.route cimport RouteTable
+from _fastpath.settings cimport Settings
+from _fastpath.socket cimport address_text, set_stream_options, uncork
+from _fastpath.tcp cimport TcpEnd
+
+import os
+
+cdef enum:
+    ACCEPT_BATCH = 64
+    STOP_BATCHES = 64
+    PAUSE_MS = 200                # out of descriptors: look again then
+
+
+@cython.final
+cdef class Listener(Port):
+    """An external port.
+
+    `fd` is a bound, listening, non-blocking socket whose ownership passes to the Listener. `kind` is
+    "http" or "tcp"; a tcp port needs the `service` it leads to. Requests go to the first table that knows
+    them: `local`, then `delegated`. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
+    """
+
+    def __cinit__(self, Reactor reactor, int fd, str name, str kind, Settings settings, str via,
+                  RouteTable local, RouteTable delegated, service=None, AccessLog log=None):
+        kinds = {"http": PORT_HTTP, "tcp": PORT_TCP}
+        if kind not in kinds:
+            raise ValueError(f"an external port is http or tcp, not {kind}")
+        if kind == "tcp" and not service:
+            raise ValueError("a tcp port needs the name of its service")
+        self.reactor = reactor
+        self.name = name
+        self.name_bytes = name.encode()
+        self.via = via.encode("ascii")
+        self.kind = kinds[kind]
+        self.service_name = service
+        self.service = (service or "").encode()
+        self.log = log
+        self.per_address = {}
+        self.swap(local, delegated, settings)
+        self.fd = fd
+        if reactor.add(self) < 0:
+            self.fd = -1
+            raise OSError(errno, os.strerror(errno))
+        self.readable = True
+        reactor.queue_ready(self)
+
+    def swap(self, RouteTable local not None, RouteTable delegated not None, Settings settings not None) -> None:
+        """Use other tables and limits for requests and connections that begin from now on."""
+        self.local = local
+        self.delegated = delegated
+        self.settings = settings
+
+    def set_log(self, AccessLog log) -> None:
+        """Write access records to `log` from now on; None: to nobody."""
+        self.log = log
+
+    def stop(self) -> None:
+        """Accept no more than what has connected already.
+
+        Connections end after their current response, idle ones after a short grace.
+        """
+        cdef PyObject* item
+        cdef Connection connection
+        cdef int batches = 0
+        if self.fd >= 0 and not self.paused:
+            # What waits in the backlog would be reset.
+            self.readable = True
+            while self.readable and not self.paused and batches < STOP_BATCHES:
+                self.accept_some()
+                batches += 1
+        self.stopping = True
+        item = self.first
+        if self.fd >= 0:
+            # The node keeps a copy of the socket (a reload may give it to another port): closing
+            # ours is not enough to leave the epoll set.
+            net.epoll_ctl(self.reactor.epoll_fd, net.EPOLL_CTL_DEL, self.fd, NULL)
+            self.reactor.remove(self)
+        while item != NULL:
+            connection = <Connection>item
+            item = connection.next_connection
+            connection.drain()
+        uncork()
+
+    def abort(self) -> None:
+        """Cut every connection that is left."""
+        cdef Connection connection
+        self.stop()
+        while self.first != NULL:
+            connection = <Connection>self.first
+            connection.reset_hard()
+            self.forget(connection)
+
+    def counters(self) -> dict[str, object]:
+        """Return the counts of connections, exchanges, bytes, statuses by class and failures by code."""
+        counts = tally_counters(&self.tally)
+        counts.update(
+            connections=self.connections, accepted=self.accepted, refused=self.refused, paused=self.paused
+        )
+        return counts
+
+    @property
+    def exchanges(self) -> int:
+        """Exchanges that are running."""
+        return self.tally.active
+
+    cdef void on_ready(self) noexcept:
+        if not self.paused:
+            self.accept_some()
+
+    cdef void on_deadline(self) noexcept:
+        self.paused = False
+        self.accept_some()
+
+    cdef void accept_some(self) noexcept:
+        cdef Connection connection
+        cdef sockaddr_storage address
+        cdef socklen_t size
+        cdef int fd
+        cdef int count
+        for count in range(ACCEPT_BATCH):
+            size = sizeof(address)
+            fd = net.accept4(self.fd, <sockaddr*>&address, &size, net.SOCK_NONBLOCK | net.SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == net.EAGAIN:
+                    self.readable = False
+                    return
+                if errno == net.EMFILE or errno == net.ENFILE or errno == net.ENOBUFS or errno == net.ENOMEM:
+                    # The connection stays in the backlog; the socket would be ready at once for ever.
+                    self.paused = True
+                    self.reactor.arm(self, PAUSE_MS)
+                    return
+                continue
+            set_stream_options(fd, address.ss_family != net.AF_UNIX)
+            connection = Client.__new__(Client) if self.kind == PORT_HTTP else TcpEnd.__new__(TcpEnd)
+            connection.reactor = self.reactor
+            connection.listener = self
+            connection.settings = self.settings
+            connection.fd = fd
+            connection.address_size = <uint8_t>address_text(&address, connection.address, &connection.port)
+            self.accepted += 1
+            if self.reactor.add(connection) < 0:
+                net.close(fd)
+                connection.fd = -1
+                continue
+            if self.admit(connection):
+                connection.accepted()
+            else:
+                self.refused += 1
+                connection.refuse()
+            uncork()
+        self.reactor.queue_ready(self)

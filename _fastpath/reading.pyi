@@ -1,0 +1,1 @@
+"""The ways in which upstreams may read one path. Compiled callers only."""

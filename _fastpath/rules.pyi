@@ -1,0 +1,1 @@
+"""What heads must keep to. Compiled callers only."""

@@ -1,0 +1,17 @@
+# Limits and timeouts of one port or service: an immutable snapshot. Running exchanges keep theirs.
+
+from libc.stdint cimport uint32_t, uint64_t
+from _fastpath.http1 cimport ScanLimits
+
+cdef class Settings:
+    cdef ScanLimits scan
+    cdef readonly uint64_t body                       # bytes; UINT64_MAX: no limit
+    cdef readonly uint32_t connections
+    cdef readonly uint32_t connections_per_address    # 0: no limit
+    cdef readonly uint32_t waiting
+    cdef readonly uint64_t head_timeout               # all in milliseconds; 0: none
+    cdef readonly uint64_t idle_timeout
+    cdef readonly uint64_t connect_timeout
+    cdef readonly uint64_t first_byte_timeout
+    cdef readonly uint64_t total_timeout
+    cdef readonly uint64_t agent_wait

@@ -1,0 +1,1 @@
+"""The table of the streams of one tunnel. Compiled callers only."""

@@ -1,0 +1,6 @@
+from typing_extensions import disjoint_base
+
+from _fastpath.reactor import Pollable
+
+@disjoint_base
+class Socket(Pollable): ...

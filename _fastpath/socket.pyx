@@ -1,0 +1,329 @@
+"""Connected stream sockets and the corked writer. See socket.pxd."""
+
+from libc.string cimport memcpy, memset, strlen
+
+cimport cython
+from _fastpath cimport net
+from _fastpath.memory cimport queue_append, queue_clear, queue_consume, queue_vectors
+from _fastpath.net cimport errno
+from _fastpath.reactor cimport set_after_call
+
+cdef enum:
+    CORK_PIECES = 64
+    FLUSH_PIECES = 64
+    FLUSH_BYTES = 1048576
+    SMALL_WRITE = 4096            # pieces up to this in all are joined: send costs less than sendmsg
+    NOTSENT_LOWAT = 131072
+
+# The one corked Socket of this thread; a borrowed reference, cleared by uncork and by remove.
+cdef Socket corked = None
+cdef iovec pieces[CORK_PIECES]
+cdef int piece_count = 0
+cdef size_t piece_bytes = 0
+cdef unsigned char joined[SMALL_WRITE]
+
+
+cdef Py_ssize_t send_vectors(int fd, iovec* vectors, int count, size_t size) noexcept:
+    # Bytes taken, -1 with errno.
+    cdef net.msghdr message
+    cdef size_t used = 0
+    cdef int i
+    if count == 1:
+        return net.send(fd, vectors[0].iov_base, vectors[0].iov_len, net.MSG_NOSIGNAL)
+    if size <= SMALL_WRITE:
+        for i in range(count):
+            memcpy(joined + used, vectors[i].iov_base, vectors[i].iov_len)
+            used += vectors[i].iov_len
+        return net.send(fd, joined, used, net.MSG_NOSIGNAL)
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = vectors
+    message.msg_iovlen = count
+    return net.sendmsg(fd, &message, net.MSG_NOSIGNAL)
+
+
+cdef void uncork() noexcept:
+    global corked, piece_count, piece_bytes
+    cdef Socket target = corked
+    cdef int count = piece_count
+    cdef size_t size = piece_bytes
+    cdef size_t skip
+    cdef Py_ssize_t taken = 0
+    cdef int i
+    if target is None:
+        return
+    corked = None
+    piece_count = 0
+    piece_bytes = 0
+    if target.fd < 0:
+        return
+    if target.writable and target.out.size == 0:
+        taken = send_vectors(target.fd, pieces, count, size)
+        if taken < 0:
+            if errno != net.EAGAIN and errno != net.EINTR:
+                target.write_failed()
+                return
+            taken = 0
+        if <size_t>taken < size:
+            target.writable = False
+    if <size_t>taken < size:
+        skip = <size_t>taken
+        for i in range(count):
+            if skip >= pieces[i].iov_len:
+                skip -= pieces[i].iov_len
+                continue
+            if queue_append(&target.out, <unsigned char*>pieces[i].iov_base + skip, pieces[i].iov_len - skip) < 0:
+                target.write_failed()
+                return
+            skip = 0
+    if taken > 0:
+        target.bytes_out += <uint64_t>taken
+        target.report(<size_t>taken)
+    if target.out.size == 0 and target.fd >= 0:
+        target.on_sent()
+
+
+set_after_call(uncork)
+
+
+@cython.no_gc
+cdef class Socket(Pollable):
+    """A connected stream socket. Only compiled subclasses are useful."""
+
+    def __dealloc__(self):
+        queue_clear(&self.out)
+
+    cdef Py_ssize_t receive(self, void* data, size_t size) noexcept:
+        cdef Py_ssize_t count = net.recv(self.fd, data, size, 0)
+        if count > 0:
+            self.bytes_in += <uint64_t>count
+            # A short read has emptied the socket, unless an end or an error waits behind the bytes.
+            if <size_t>count < size and not self.hung_up and not self.broken:
+                self.readable = False
+            return count
+        if count == 0:
+            return 0
+        if errno == net.EAGAIN or errno == net.EINTR:
+            self.readable = False
+            return RECV_AGAIN
+        self.broken = True
+        return RECV_FAILED
+
+    cdef void write(self, const void* data, size_t size) noexcept:
+        global corked, piece_count, piece_bytes
+        if size == 0 or self.fd < 0:
+            return
+        if corked is not self:
+            uncork()
+            if self.fd < 0:
+                return
+            if self.out.size > 0 or not self.writable:
+                self.write_copy(data, size)
+                return
+            corked = self
+        elif piece_count == CORK_PIECES:
+            uncork()
+            if self.fd < 0:
+                return
+            if self.out.size > 0 or not self.writable:
+                self.write_copy(data, size)
+                return
+            corked = self
+        pieces[piece_count].iov_base = <void*>data
+        pieces[piece_count].iov_len = size
+        piece_count += 1
+        piece_bytes += size
+
+    cdef void write_copy(self, const void* data, size_t size) noexcept:
+        if corked is self:
+            uncork()
+        if self.fd < 0:
+            return
+        if queue_append(&self.out, data, size) < 0:
+            self.write_failed()
+            return
+        if self.writable:
+            self.reactor.mark_dirty(self)
+
+    cdef void on_flush(self) noexcept:
+        self.flush()
+
+    cdef void flush(self) noexcept:
+        cdef iovec vectors[FLUSH_PIECES]
+        cdef size_t before = self.out.size
+        cdef size_t size
+        cdef Py_ssize_t taken
+        cdef int count, i
+        while self.out.size > 0 and self.writable:
+            count = queue_vectors(&self.out, vectors, FLUSH_PIECES, FLUSH_BYTES)
+            size = 0
+            for i in range(count):
+                size += vectors[i].iov_len
+            taken = send_vectors(self.fd, vectors, count, size)
+            if taken < 0:
+                if errno != net.EAGAIN and errno != net.EINTR:
+                    self.write_failed()
+                    return
+                taken = 0
+            if <size_t>taken < size:
+                self.writable = False
+            self.bytes_out += <uint64_t>taken
+            queue_consume(&self.out, <size_t>taken)
+        if self.out.size < before:
+            self.report(before - self.out.size)
+            if self.fd >= 0:
+                self.on_sent()
+        if self.out.size == 0 and self.fd >= 0:
+            self.finish_writing()
+
+    cdef void finish_writing(self) noexcept:
+        if self.closing:
+            self.reactor.remove(self)
+            self.on_closed()
+        elif self.shut_wanted and not self.shut:
+            self.shut = True
+            net.shutdown(self.fd, net.SHUT_WR)
+
+    cdef void end_writing(self) noexcept:
+        if corked is self:
+            uncork()
+        self.shut_wanted = True
+        if self.out.size == 0 and self.fd >= 0:
+            self.finish_writing()
+
+    cdef void close_gracefully(self) noexcept:
+        if corked is self:
+            uncork()
+        if self.fd < 0:
+            return
+        self.closing = True
+        if self.out.size == 0:
+            self.finish_writing()
+
+    cdef void reset_hard(self) noexcept:
+        cdef net.linger option
+        if self.fd < 0:
+            return
+        option.l_onoff = 1
+        option.l_linger = 0
+        net.setsockopt(self.fd, net.SOL_SOCKET, net.SO_LINGER, &option, sizeof(option))
+        queue_clear(&self.out)
+        self.reactor.remove(self)
+        self.on_closed()
+
+    cdef void write_failed(self) noexcept:
+        # The peer is gone: nothing more can be written. The reader finds out and ends the exchange,
+        # at the top level of a batch and not inside whoever is writing.
+        queue_clear(&self.out)
+        self.writable = False
+        self.broken = self.readable = True
+        self.reactor.queue_ready(self)
+
+    cdef size_t sink_room(self) noexcept:
+        if self.out.size >= OUT_HIGH or self.broken:
+            self.starved = True
+            return 0
+        return OUT_HIGH - self.out.size
+
+    cdef void report(self, size_t sent) noexcept:
+        # Heads and chunk framing are counted with the body they go with: credit may be granted by
+        # so many bytes too early, never for more than was passed.
+        if sent > self.unreported:
+            sent = self.unreported
+        if sent and self.peer is not None:
+            self.unreported -= sent
+            self.peer.consumed(sent)
+        if self.starved and self.out.size < OUT_LOW and self.peer is not None:
+            self.starved = False
+            self.peer.on_room()
+
+    cdef void on_sent(self) noexcept:
+        pass
+
+    cdef void on_closed(self) noexcept:
+        pass
+
+
+cdef void set_stream_options(int fd, bint tcp) noexcept:
+    cdef int one = 1
+    if tcp:
+        net.setsockopt(fd, net.IPPROTO_TCP, net.TCP_NODELAY, &one, sizeof(one))
+
+
+cdef void set_lowat(int fd) noexcept:
+    cdef int lowat = NOTSENT_LOWAT
+    net.setsockopt(fd, net.IPPROTO_TCP, net.TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat))
+
+
+cdef int start_connect(const sockaddr_storage* address, socklen_t size) noexcept:
+    cdef int fd = net.socket(address.ss_family, net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC, 0)
+    if fd < 0:
+        return -1
+    set_stream_options(fd, address.ss_family != net.AF_UNIX)
+    if net.connect(fd, <const sockaddr*>address, size) < 0 and errno != net.EINPROGRESS:
+        net.close(fd)
+        return -1
+    return fd
+
+
+cdef int connect_error(int fd) noexcept:
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    if net.getsockopt(fd, net.SOL_SOCKET, net.SO_ERROR, &error, &size) < 0:
+        return -1
+    return error
+
+
+cdef bint peek_alive(int fd) noexcept:
+    # An idle upstream connection has nothing to say; bytes or an end mean that it is of no use.
+    cdef char byte
+    return net.recv(fd, &byte, 1, net.MSG_PEEK | net.MSG_DONTWAIT) < 0 and errno == net.EAGAIN
+
+
+cdef uint32_t address_text(const sockaddr_storage* address, char* out, uint16_t* port) noexcept:
+    cdef const net.sockaddr_in* four
+    cdef const net.sockaddr_in6* six
+    cdef const unsigned char* raw
+    cdef int i
+    port[0] = 0
+    if address.ss_family == net.AF_INET:
+        four = <const net.sockaddr_in*>address
+        port[0] = net.ntohs(four.sin_port)
+        # The usual case by hand: inet_ntop goes through sprintf.
+        raw = <const unsigned char*>&four.sin_addr
+        return dotted(raw, out)
+    if address.ss_family == net.AF_INET6:
+        six = <const net.sockaddr_in6*>address
+        port[0] = net.ntohs(six.sin6_port)
+        raw = <const unsigned char*>&six.sin6_addr
+        # An IPv4 client of a dual-stack port is an IPv4 client (RFC 4291 2.5.5.2).
+        for i in range(10):
+            if raw[i] != 0:
+                break
+        else:
+            if raw[10] == 0xff and raw[11] == 0xff:
+                return dotted(raw + 12, out)
+        if net.inet_ntop(net.AF_INET6, raw, out, 64) != NULL:
+            return <uint32_t>strlen(out)
+    memcpy(out, b"unix", 5)
+    return 4
+
+
+cdef uint32_t dotted(const unsigned char* raw, char* out) noexcept:
+    cdef uint32_t used = 0
+    cdef uint32_t value
+    cdef int i
+    for i in range(4):
+        value = raw[i]
+        if value >= 100:
+            out[used] = <char>(48 + value // 100)
+            used += 1
+        if value >= 10:
+            out[used] = <char>(48 + value // 10 % 10)
+            used += 1
+        out[used] = <char>(48 + value % 10)
+        used += 1
+        if i < 3:
+            out[used] = c"."
+            used += 1
+    out[used] = 0
+    return used

@@ -1,0 +1,37 @@
+# A plain TCP connection as one side of an exchange: accepted on a tcp port, or dialled to a tcp upstream.
+#
+# Owns nothing beyond its Socket. Half-close passes through: an end that is read becomes the peer's end,
+# the peer's end becomes SHUT_WR, and the connection goes away when both directions have ended.
+
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from _fastpath.connection cimport Connection
+from _fastpath.exchange cimport Egress
+from _fastpath.pool cimport Pool
+
+cdef enum TcpState:
+    TCP_NEW = 0                   # accepted, to be joined
+    TCP_WAITING = 1               # for an agent
+    TCP_CONNECTING = 2            # dialled
+    TCP_RUNNING = 3
+
+
+cdef class TcpEnd(Connection):
+    cdef Egress egress            # accepted: where it leads
+    cdef Pool service             # dialled: where it belongs
+    cdef uint8_t state
+    cdef uint8_t dialled
+    cdef uint8_t read_ended       # our peer was told
+    cdef uint8_t write_ended      # by our peer
+    cdef uint8_t address_index, addresses_tried
+    cdef uint64_t begun_us, joined_us, seen_in, seen_out
+    cdef uint16_t failure
+    cdef uint8_t delivery, in_flight
+
+    cdef void begin(self) noexcept
+    cdef bint pump(self) noexcept
+    cdef void connected(self) noexcept
+    cdef bint next_address(self) noexcept
+    cdef void finish_if_over(self) noexcept
+    cdef void fail(self, uint16_t code, uint8_t delivery) noexcept
+    cdef void abandon(self, uint16_t code, uint8_t delivery) noexcept
+    cdef void leave(self) noexcept

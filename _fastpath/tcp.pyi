@@ -1,0 +1,6 @@
+from typing import final
+
+from _fastpath.connection import Connection
+
+@final
+class TcpEnd(Connection): ...

@@ -1,0 +1,289 @@
+"""Plain TCP connections as sides of an exchange. See tcp.pxd."""
+
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
+
+cimport cython
+from _fastpath.connection cimport Port
+from _fastpath.end cimport (
+    CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
+    HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
+)
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach
+from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
+from _fastpath.reactor cimport READ_SIZE, PyObject
+from _fastpath.record cimport Record
+from _fastpath.route cimport Target
+from _fastpath.socket cimport RECV_AGAIN, connect_error, uncork
+
+cdef enum:
+    READ_STEPS = 8                # reads in one turn; the rest waits for the others
+
+
+@cython.final
+@cython.no_gc
+cdef class TcpEnd(Connection):
+    """A TCP connection that is passed through."""
+
+    # --- an accepted connection -------------------------------------------
+
+    cdef void accepted(self) noexcept:
+        self.readable = self.writable = True
+        self.begun_us = self.reactor.now_us
+        self.in_flight = True
+        self.listener.tally.exchanges += 1
+        self.listener.tally.active += 1
+        self.reactor.queue_ready(self)
+
+    cdef void refuse(self) noexcept:
+        self.reset_hard()
+
+    cdef void drain(self) noexcept:
+        if self.state == TCP_NEW or self.state == TCP_WAITING:
+            self.fail(CODE_NO_AGENT, NEVER_SENT)
+
+    cdef void begin(self) noexcept:
+        cdef Port port = self.listener
+        cdef const unsigned char* name = <const unsigned char*><char*>port.service
+        cdef Target found = port.local.by_name(name, len(port.service))
+        cdef int result
+        if found is None:
+            found = port.delegated.by_name(name, len(port.service))
+        if not isinstance(found, Egress):
+            self.fail(CODE_NO_SERVICE, NEVER_SENT)
+            return
+        if chunk_bytes() > memory_limit():
+            self.fail(CODE_OVERLOADED, NEVER_SENT)
+            return
+        self.egress = <Egress>found
+        if isinstance(found, Pool):
+            self.settings = (<Pool>found).settings
+        self.tries += 1
+        result = self.egress.join(self, NULL)
+        if result == JOINED:
+            self.state = TCP_RUNNING
+            self.joined_us = self.reactor.now_us
+            self.delivery = MAYBE_SENT
+            self.reactor.arm(self, self.settings.total_timeout)
+            self.peer.take_head(name, len(port.service), NULL, 0, HEAD_TCP)
+        elif result != JOIN_WAIT:
+            self.fail(<uint16_t>result, NEVER_SENT)
+        elif self.settings.agent_wait == 0 or self.egress.waiting >= self.settings.waiting:
+            self.fail(CODE_NO_AGENT, NEVER_SENT)
+        else:
+            if self.deadline_ms == 0:
+                self.reactor.arm(self, self.settings.agent_wait)
+            self.state = TCP_WAITING
+            self.egress.wait(self)
+
+    cdef void wait_over(self) noexcept:
+        self.state = TCP_NEW
+        self.reactor.queue_ready(self)
+
+    # --- a dialled connection ---------------------------------------------
+
+    cdef void connected(self) noexcept:
+        if self.broken or connect_error(self.fd) != 0:
+            self.service.connect_failures += 1
+            if not self.next_address():
+                self.fail(CODE_UNREACHABLE, NEVER_SENT)
+            return
+        self.state = TCP_RUNNING
+        self.service.next_address = self.address_index
+        self.service.connects += 1
+        self.reactor.arm(self, self.settings.total_timeout)
+        if self.out.size > 0:
+            self.flush()
+        elif self.shut_wanted:
+            self.end_writing()
+
+    cdef bint next_address(self) noexcept:
+        cdef TcpEnd other
+        cdef End peer = self.peer
+        if self.addresses_tried >= self.service.address_count or peer is None:
+            return False
+        other = <TcpEnd>self.service.dial((self.address_index + 1) % self.service.address_count, self.addresses_tried + 1)
+        if other is None:
+            return False
+        other.settings = self.settings
+        other.out = self.out
+        memset(&self.out, 0, sizeof(ByteQueue))
+        other.unreported = self.unreported
+        other.starved = self.starved
+        other.shut_wanted = self.shut_wanted
+        other.write_ended = self.write_ended
+        detach(self)
+        other.peer = peer
+        peer.peer = other
+        self.reactor.remove(self)
+        return True
+
+    # --- both -------------------------------------------------------------
+
+    cdef void on_ready(self) noexcept:
+        cdef int steps = READ_STEPS
+        if self.state == TCP_NEW:
+            self.begin()
+        elif self.state == TCP_CONNECTING:
+            if not (self.writable or self.broken):
+                return
+            self.connected()
+        if self.fd < 0 or self.state != TCP_RUNNING:
+            if self.fd >= 0 and self.broken:
+                self.fail(CODE_CANCEL, NEVER_SENT)
+            return
+        if self.broken and self.peer is None:
+            self.reset_hard()     # was only to be flushed
+            return
+        if self.out.size > 0 and self.writable:
+            self.flush()
+        while self.fd >= 0 and self.readable and not self.read_ended and self.pump():
+            steps -= 1
+            if steps == 0:
+                self.reactor.queue_ready(self)
+                break
+
+    cdef bint pump(self) noexcept:
+        cdef size_t capacity = 0
+        cdef size_t room
+        cdef unsigned char* memory
+        cdef bint direct
+        cdef Py_ssize_t count
+        if self.peer is None:
+            return False
+        room = self.peer.room()
+        if room == 0:
+            return False          # on_room continues
+        memory = self.peer.reserve(&capacity)
+        direct = memory != NULL
+        if not direct:
+            memory = self.reactor.scratch
+            capacity = READ_SIZE if room > READ_SIZE else room
+        count = self.receive(memory, capacity)
+        if count > 0:
+            self.seen_in += <uint64_t>count
+        if direct:
+            self.peer.commit(<size_t>count if count > 0 else 0, count == 0)
+        elif count > 0:
+            self.peer.take_data(memory, <size_t>count, False)
+            uncork()
+        elif count == 0:
+            self.peer.take_end(NULL, 0)
+        if count == 0:
+            self.read_ended = True
+            self.finish_if_over()
+        elif count < 0 and count != RECV_AGAIN:
+            self.fail(CODE_CANCEL if not self.dialled else CODE_UPSTREAM_PROTOCOL, MAYBE_SENT)
+        return count > 0
+
+    cdef void on_room(self) noexcept:
+        self.reactor.queue_ready(self)
+
+    cdef size_t room(self) noexcept:
+        return self.sink_room()
+
+    cdef void take_head(self, const unsigned char* head, size_t head_size,
+                        const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
+        if body_size:
+            self.take_data(body, body_size, False)
+            uncork()
+
+    cdef void take_data(self, const unsigned char* data, size_t size, bint end) noexcept:
+        if size:
+            self.seen_out += size
+            self.unreported += size
+            self.write(data, size)
+        if end:
+            self.take_end(NULL, 0)
+
+    cdef void take_end(self, const unsigned char* trailers, size_t size) noexcept:
+        self.write_ended = True
+        if self.state == TCP_RUNNING:
+            self.end_writing()
+        else:
+            self.shut_wanted = True
+        self.finish_if_over()
+
+    cdef void take_reset(self, uint16_t code, uint8_t delivery,
+                         const unsigned char* reason, size_t reason_size) noexcept:
+        detach(self)
+        self.failure = code
+        self.delivery = delivery
+        uncork()
+        self.leave()
+        self.reset_hard()
+
+    cdef void on_sent(self) noexcept:
+        # A direction that has ended is done when the kernel has all of it.
+        if self.write_ended:
+            self.finish_if_over()
+
+    cdef void finish_if_over(self) noexcept:
+        if not (self.read_ended and self.write_ended) or self.fd < 0:
+            return
+        detach(self)
+        self.leave()
+        self.reactor.arm(self, self.settings.idle_timeout)
+        self.close_gracefully()
+
+    cdef void on_deadline(self) noexcept:
+        if self.state == TCP_CONNECTING:
+            self.service.connect_failures += 1
+            if not self.next_address():
+                self.fail(CODE_UNREACHABLE, NEVER_SENT)
+        else:
+            self.fail(CODE_NO_AGENT if self.state == TCP_WAITING else CODE_CANCEL, self.delivery)
+
+    cdef void fail(self, uint16_t code, uint8_t delivery) noexcept:
+        # Over, and not in order: both sides see a reset, so that nothing cut short looks whole.
+        self.failure = code
+        self.delivery = delivery
+        self.abandon(code, delivery)
+        self.leave()
+        uncork()
+        self.reset_hard()
+
+    cdef void abandon(self, uint16_t code, uint8_t delivery) noexcept:
+        cdef End peer = self.peer
+        self.stop_waiting()
+        if peer is not None:
+            detach(self)
+            peer.take_reset(code, delivery, b"", 0)
+
+    cdef void on_closed(self) noexcept:
+        self.abandon(CODE_CANCEL, self.delivery)
+        self.leave()
+        self.left()
+
+    cdef void leave(self) noexcept:
+        # Counts the end of the exchange, once.
+        cdef Record record
+        if self.dialled:
+            if self.service is not None and not self.in_flight:
+                self.in_flight = True     # counted
+                self.service.tally.active -= 1
+                self.service.tally.bytes_in += self.seen_out
+                self.service.tally.bytes_out += self.seen_in
+            return
+        if not self.in_flight:
+            return
+        self.in_flight = False
+        self.listener.tally.active -= 1
+        self.listener.tally.bytes_in += self.seen_in
+        self.listener.tally.bytes_out += self.seen_out
+        if self.failure:
+            self.listener.tally.failures[self.failure] += 1
+        if self.listener.log is not None:
+            memset(&record, 0, sizeof(record))
+            record.port = self.listener.name_bytes
+            record.address = self.address
+            record.address_size = self.address_size
+            record.service = <PyObject*>self.egress
+            record.failure = self.failure
+            record.delivery = self.delivery
+            record.tries = self.tries
+            record.bytes_in = self.seen_in
+            record.bytes_out = self.seen_out
+            record.joined_us = self.joined_us - self.begun_us if self.joined_us else 0
+            record.total_us = self.reactor.now_us - self.begun_us
+            self.listener.log.add(&record)

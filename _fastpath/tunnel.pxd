@@ -1,0 +1,35 @@
+# One registered connection: the session's bytes to and from its socket, and where its streams lead.
+#
+# Tunnel, Link and Session refer to each other; `close` breaks the cycle. While the link is registered, the
+# reactor keeps all three alive.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.end cimport End
+from _fastpath.http1 cimport Head
+from _fastpath.reactor cimport Pollable, Reactor
+from _fastpath.route cimport RouteTable
+from _fastpath.session cimport Session
+from _fastpath.stream cimport SessionOwner, Stream
+
+
+cdef class Link(Pollable):
+    cdef Tunnel tunnel
+
+
+cdef class Tunnel(SessionOwner):
+    cdef Reactor reactor
+    cdef Link link
+    cdef readonly Session session
+    cdef RouteTable routes
+    cdef readonly str name
+    cdef object control_callback, close_callback, goaway_callback
+    cdef readonly bint alive
+    cdef uint64_t bytes_in, bytes_out, reads, writes
+
+    cdef void read(self) noexcept
+    cdef void flush(self) noexcept
+    cdef void tick(self) noexcept
+    cdef void end(self, uint16_t code, str reason) noexcept
+    cdef str reason(self)
+    cdef int join_http(self, Stream stream, const unsigned char* head, size_t head_size) noexcept
+    cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept

@@ -1,0 +1,316 @@
+"""Tunnels: a session over a socket, and where the streams that the other side opens lead. See tunnel.pxd."""
+
+cimport cython
+from _fastpath cimport net
+from _fastpath.end cimport (
+    CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_PROTOCOL, CODE_TUNNEL_LOST,
+    HEAD_TCP, NEVER_SENT,
+)
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress
+from _fastpath.http1 cimport (
+    FIELD_TRANSFER_ENCODING, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
+)
+from _fastpath.memory cimport chunk_bytes, iovec, memory_limit
+from _fastpath.net cimport errno
+from _fastpath.reactor cimport SCRATCH_SIZE
+from _fastpath.route cimport Target
+from _fastpath.socket cimport set_lowat, set_stream_options, uncork
+
+import os
+
+cdef enum:
+    READ_STEPS = 4                # full scratch buffers in one turn
+    WRITE_PIECES = 64
+    WRITE_BYTES = 262144
+    TICK_MS = 250
+
+cdef Field fields[MAX_FIELDS]
+cdef ScanLimits limits            # what the peer forwards has met its own limits; these are the program's
+limits.head = MAX_CANONICAL_HEAD
+limits.headers = MAX_FIELDS
+limits.uri = MAX_CANONICAL_HEAD
+
+
+@cython.final
+@cython.no_gc
+cdef class Link(Pollable):
+    """The socket under a tunnel."""
+
+    cdef void on_ready(self) noexcept:
+        cdef Tunnel tunnel = self.tunnel
+        if tunnel is None:
+            return
+        if self.writable and tunnel.session.has_output():
+            tunnel.flush()
+        if self.readable and self.fd >= 0:
+            tunnel.read()
+
+    cdef void on_flush(self) noexcept:
+        cdef Tunnel tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.flush()
+
+    cdef void on_deadline(self) noexcept:
+        cdef Tunnel tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel.tick()
+
+
+@cython.final
+cdef class Tunnel(SessionOwner):
+    """A tunnel after its handshake.
+
+    `fd` is connected and non-blocking; its ownership passes. `dialled`: this side opened the connection.
+    `routes`: what streams that the peer opens may reach. `local_window` and `local_streams` are what this side has
+    announced, `peer_*` what the peer has (bytes, counts). `silence`: milliseconds without a byte until the peer is taken for dead.
+    `tunnel_memory` (bytes) bounds how far the windows of this tunnel may grow in all.
+    `on_control(tunnel, payload)`, `on_close(tunnel, code, reason)` and `on_goaway(tunnel)` are called from the loop.
+    """
+
+    def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
+                 uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
+                 uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b""):
+        self.reactor = reactor
+        self.name = name
+        self.routes = routes
+        self.control_callback = on_control
+        self.close_callback = on_close
+        self.goaway_callback = on_goaway
+        reactor.refresh_clock()
+        self.session = Session(
+            self, dialled=dialled, local_window=local_window, peer_window=peer_window,
+            local_streams=local_streams, peer_streams=peer_streams, silence_us=<uint64_t>silence * 1000,
+            tunnel_memory=tunnel_memory,
+        )
+        self.link = Link.__new__(Link)
+        self.link.tunnel = self
+        self.link.reactor = reactor
+        self.link.fd = fd
+        set_stream_options(fd, True)
+        set_lowat(fd)
+        if reactor.add(self.link) < 0:
+            self.link.fd = -1
+            self.link.tunnel = None
+            raise OSError(errno, os.strerror(errno))
+        self.alive = True
+        self.link.writable = self.link.readable = True
+        reactor.arm(self.link, TICK_MS)
+        reactor.queue_ready(self.link)
+        if leftover:
+            self.session.now_us = reactor.now_us
+            if self.session.receive(leftover, len(leftover)) < 0:
+                self.end(<uint16_t>self.session.error, self.reason())
+            uncork()
+
+    def send_control(self, bytes payload not None) -> None:
+        """Send a CONTROL message. Raises ValueError where it is too long, ConnectionError where the tunnel is gone."""
+        if not self.alive:
+            raise ConnectionError("the tunnel is closed")
+        self.session.now_us = self.reactor.now_us
+        if self.session.control(payload, len(payload)) < 0:
+            raise ValueError(f"a control message of {len(payload)} bytes can't be sent now")
+
+    def goaway(self, uint16_t code, str reason) -> None:
+        """Tell the peer to open no new streams; running ones end. With a code other than 0 it ends the tunnel."""
+        if self.alive:
+            text = reason.encode()[:256]
+            self.session.goaway(code, text)
+            self.reactor.mark_dirty(self.link)
+
+    def close(self, uint16_t code, str reason) -> None:
+        """End the tunnel now. Requests that are under way fail with tunnel-lost, or are sent again where that is safe."""
+        self.end(code, reason)
+        uncork()
+
+    def swap(self, RouteTable routes not None) -> None:
+        """Use another table for streams that the peer opens from now on."""
+        self.routes = routes
+
+    def counters(self) -> dict[str, int]:
+        """Return counts of bytes, system calls and the session's own counters."""
+        counts = self.session.counters()
+        counts.update(bytes_in=self.bytes_in, bytes_out=self.bytes_out, reads=self.reads, writes=self.writes)
+        return counts
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open, whoever opened them."""
+        return self.session.active
+
+    @property
+    def rtt_us(self) -> int:
+        """Smoothed round-trip time in microseconds; 0 before the first measurement."""
+        return self.session.rtt_us
+
+    @property
+    def draining(self) -> bool:
+        """One side has said that no new streams are opened."""
+        return self.session.going_away
+
+    cdef void read(self) noexcept:
+        cdef Reactor reactor = self.reactor
+        cdef Link link = self.link
+        cdef Py_ssize_t count
+        cdef int steps
+        for steps in range(READ_STEPS):
+            count = net.recv(link.fd, reactor.scratch, SCRATCH_SIZE, 0)
+            if count < 0:
+                if errno == net.EAGAIN or errno == net.EINTR:
+                    link.readable = False
+                else:
+                    self.end(CODE_TUNNEL_LOST, "the connection was reset by the peer")
+                return
+            if count == 0:
+                self.end(CODE_TUNNEL_LOST, "the connection was closed by the peer")
+                return
+            self.reads += 1
+            self.bytes_in += <uint64_t>count
+            self.session.now_us = reactor.now_us
+            if self.session.receive(reactor.scratch, <size_t>count) < 0:
+                uncork()
+                self.end(<uint16_t>self.session.error, self.reason())
+                return
+            uncork()              # the scratch buffer is used again
+            reactor.arena_used = 0
+            if link.fd < 0:
+                return
+            if <size_t>count < SCRATCH_SIZE and not link.hung_up and not link.broken:
+                link.readable = False
+                return
+        reactor.queue_ready(link)
+
+    cdef void flush(self) noexcept:
+        cdef iovec vectors[WRITE_PIECES]
+        cdef net.msghdr message
+        cdef Link link = self.link
+        cdef size_t size
+        cdef Py_ssize_t taken
+        cdef int count, i
+        self.session.now_us = self.reactor.now_us
+        while link.fd >= 0 and link.writable and self.session.has_output():
+            count = self.session.gather(vectors, WRITE_PIECES, WRITE_BYTES)
+            if count == 0:
+                return
+            if count == 1:
+                size = vectors[0].iov_len
+                taken = net.send(link.fd, vectors[0].iov_base, size, net.MSG_NOSIGNAL)
+            else:
+                size = 0
+                for i in range(count):
+                    size += vectors[i].iov_len
+                message.msg_name = NULL
+                message.msg_namelen = 0
+                message.msg_control = NULL
+                message.msg_controllen = 0
+                message.msg_flags = 0
+                message.msg_iov = vectors
+                message.msg_iovlen = count
+                taken = net.sendmsg(link.fd, &message, net.MSG_NOSIGNAL)
+            if taken < 0:
+                if errno != net.EAGAIN and errno != net.EINTR:
+                    # The reader finds out and ends the tunnel, after what the peer still had to say.
+                    link.writable = False
+                    link.readable = True
+                    self.reactor.queue_ready(link)
+                    return
+                taken = 0
+            self.writes += 1
+            self.bytes_out += <uint64_t>taken
+            if <size_t>taken < size:
+                link.writable = False
+            self.session.sent(<size_t>taken)
+
+    cdef void tick(self) noexcept:
+        self.session.now_us = self.reactor.now_us
+        if self.session.tick() < 0:
+            self.end(CODE_TUNNEL_LOST, "the peer has been silent for too long")
+        else:
+            self.reactor.arm(self.link, TICK_MS)
+
+    cdef void end(self, uint16_t code, str reason) noexcept:
+        cdef Link link = self.link
+        if not self.alive:
+            return
+        self.alive = False
+        if code != CODE_TUNNEL_LOST:
+            self.session.goaway(code, <bytes>reason.encode()[:256])
+            self.flush()
+        self.reactor.remove(link)
+        link.tunnel = None
+        self.session.abort(CODE_TUNNEL_LOST, b"the tunnel was lost")
+        try:
+            self.reactor.loop.call_soon(self.close_callback, self, code, reason)
+        except RuntimeError:      # the loop is closed
+            pass
+        self.control_callback = self.goaway_callback = self.close_callback = None
+
+    cdef str reason(self):
+        return (<bytes>self.session.reason).decode("utf-8", "replace")
+
+    # --- SessionOwner -----------------------------------------------------
+
+    cdef void on_open(self, Stream stream, const unsigned char* meta, size_t meta_size,
+                      const unsigned char* head, size_t head_size,
+                      const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
+        cdef int result
+        if chunk_bytes() > memory_limit():
+            stream.reset(CODE_OVERLOADED, NEVER_SENT, b"the memory budget is used up")
+            return
+        if flags & HEAD_TCP:
+            result = self.join_tcp(stream, head, head_size)
+        else:
+            result = self.join_http(stream, head, head_size)
+        if result == JOINED:
+            stream.peer.take_head(head, head_size, body, body_size, flags)
+        else:
+            stream.reset(CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, NEVER_SENT, b"")
+
+    cdef int join_http(self, Stream stream, const unsigned char* data, size_t size) noexcept:
+        # The peer's head is read as strictly as a client's: it may be any bytes.
+        cdef const char* reason = NULL
+        cdef uint32_t resume = 0
+        cdef int ambiguous = 0
+        cdef uint32_t i
+        cdef Head head
+        cdef Target found
+        head.fields = fields
+        if scan_request(data, size, &limits, &resume, &head, &reason) != <int>size:
+            return CODE_BAD_REQUEST
+        for i in range(head.field_count):
+            if fields[i].hop and fields[i].known != FIELD_TRANSFER_ENCODING:
+                return CODE_BAD_REQUEST       # canonical heads have none (docs/protocol.md)
+        found = self.routes.find(data + head.host.start, head.host.size, data + head.path.start, head.path.size,
+                                 &ambiguous)
+        if ambiguous:
+            return CODE_BAD_REQUEST
+        if not isinstance(found, Egress):
+            return CODE_NO_SERVICE
+        return (<Egress>found).join(stream, &head)
+
+    cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept:
+        cdef Target found = self.routes.by_name(name, size)
+        if not isinstance(found, Egress):
+            return CODE_NO_SERVICE
+        return (<Egress>found).join(stream, NULL)
+
+    cdef void on_control(self, const unsigned char* data, size_t size) noexcept:
+        try:
+            self.reactor.loop.call_soon(self.control_callback, self, data[:size])
+        except Exception as error:
+            self.end(CODE_PROTOCOL, f"a control message could not be delivered: {error}")
+
+    cdef void on_goaway(self) noexcept:
+        if self.goaway_callback is not None:
+            try:
+                self.reactor.loop.call_soon(self.goaway_callback, self)
+            except RuntimeError:
+                pass
+
+    cdef void on_output(self) noexcept:
+        self.reactor.mark_dirty(self.link)
+
+    cdef void on_release(self) noexcept:
+        pass
+
+    cdef void on_lent_over(self) noexcept:
+        uncork()

@@ -1,0 +1,6 @@
+from typing import final
+
+from _fastpath.socket import Socket
+
+@final
+class Upstream(Socket): ...

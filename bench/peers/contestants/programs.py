@@ -1,0 +1,35 @@
+"""Finding programs and asking them who they are."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def find(name: str) -> Path | None:
+    """A program on PATH, or where Debian keeps those of the administrator."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    return Path(found) if found else None
+
+
+def ask_version(program: Path | None, *arguments: str) -> str:
+    """The first version number that a program prints when asked, or an empty string."""
+    if program is None:
+        return ""
+    answer = subprocess.run(
+        [program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    found = re.search(r"\d+\.\d+(\.\d+)?(p\d+)?", answer.stdout + answer.stderr)
+    return found[0] if found else ""
+
+
+def as_numbers(version: str) -> tuple[int, ...]:
+    """For comparing: "2.6.12" is (2, 6, 12)."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))

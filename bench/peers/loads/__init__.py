@@ -1,0 +1,1 @@
+"""What loads a contestant: wrk, bulk transfers, idle clients."""

@@ -1,0 +1,77 @@
+"""Measurements, their medians and ratios, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+FORMAT = 1
+
+
+@dataclass
+class Measurement:
+    """One contestant in one round of one scenario."""
+
+    scenario: str
+    contestant: str
+    round: int
+    figures: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass
+class Results:
+    """A run: what it was made on and with, and what came out."""
+
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    contestants: dict[str, dict[str, str]]  # title and version by name, in the order of the tables
+    scenarios: dict[str, str]  # title by name, likewise
+    skipped: dict[str, str] = field(default_factory=dict)  # what was left out, and why
+    measurements: list[Measurement] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        content = json.loads(path.read_text())
+        if content.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} is not a file of this version's results")
+        content["measurements"] = [Measurement(**each) for each in content["measurements"]]
+        return cls(**content)
+
+    def of(self, scenario: str, contestant: str) -> list[Measurement]:
+        return [
+            each for each in self.measurements if (each.scenario, each.contestant) == (scenario, contestant)
+        ]
+
+    def failures(self, scenario: str, contestant: str) -> list[str]:
+        return [each.failure for each in self.of(scenario, contestant) if each.failure]
+
+    def values(self, scenario: str, contestant: str, figure: str) -> dict[int, float]:
+        """By round."""
+        found = self.of(scenario, contestant)
+        return {each.round: each.figures[figure] for each in found if figure in each.figures}
+
+    def middle(self, scenario: str, contestant: str, figure: str) -> float | None:
+        """The median of the rounds."""
+        return _median(self.values(scenario, contestant, figure).values())
+
+    def ratio(self, scenario: str, contestant: str, base: str, figure: str) -> float | None:
+        """The median of the ratios to another contestant in the same round, so that drift cancels out."""
+        values, others = (self.values(scenario, name, figure) for name in (contestant, base))
+        return _median(values[number] / others[number] for number in values if others.get(number))
+
+    def figures(self, scenario: str) -> set[str]:
+        """Which figures the scenario gave."""
+        return {name for each in self.measurements if each.scenario == scenario for name in each.figures}
+
+
+def _median(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return median(found) if found else None

@@ -1,0 +1,12 @@
+"""All scenarios, in the order in which tables show them."""
+
+from __future__ import annotations
+
+from bench.peers.scenario import Scenario
+from bench.peers.scenarios import beside, bulk, idle, requests, streams
+
+
+def scenarios() -> dict[str, Scenario]:
+    """By name."""
+    found = [*requests.SCENARIOS, *streams.SCENARIOS, *bulk.SCENARIOS, *beside.SCENARIOS, *idle.SCENARIOS]
+    return {scenario.name: scenario for scenario in found}

@@ -1,0 +1,216 @@
+"""Whether the configuration makes sense as a whole."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from broker.config.document import KeyPath, format_path
+from broker.config.model import Config, Listen, authority
+from broker.config.schema import LimitsSection, TimeoutsSection
+from broker.config.validate import Draft
+
+# What can't do anything where it stands: it may stand there, but is hardly meant.
+WITHOUT_EFFECT = {
+    "external": {"limits": {"streams", "memory"}, "timeouts": {"drain"}},
+    "registration": {
+        "limits": set(LimitsSection.model_fields) - {"connections", "streams"},
+        "timeouts": set(TimeoutsSection.model_fields) - {"head"},
+    },
+    "services": {
+        "limits": set(LimitsSection.model_fields) - {"body"},
+        "timeouts": {"head", "agent_wait", "drain"},
+    },
+}
+# What a node watches over where clients connect.
+OF_CLIENTS = {"limits": {"body"}, "timeouts": {"idle", "total"}}
+PLACES = {"external": "an external port", "registration": "a registration port", "services": "a service"}
+
+
+def check(draft: Draft, config: Config) -> None:
+    check_purpose(draft, config)
+    check_names(draft, config)
+    check_addresses(draft, config)
+    check_credentials(draft, config)
+    check_users(draft, config)
+    check_services(draft, config)
+    check_answers(draft, config)
+    check_connect(draft, config)
+
+
+def check_purpose(draft: Draft, config: Config) -> None:
+    sections = {"external", "registration", "connect"}
+    if not (config.external or config.registration or config.connect) and not draft.incomplete & sections:
+        draft.wrong(
+            (), "there is nothing to listen on and nothing to dial: give external, registration or connect"
+        )
+
+
+def once(draft: Draft, found: Iterable[tuple[object, KeyPath]], message: str) -> None:
+    """Complains of every thing that was seen before; `message` has a place for where."""
+    seen: dict[object, KeyPath] = {}
+    for thing, path in found:
+        if thing in seen:
+            draft.wrong(path, message.format(thing, where=format_path(seen[thing])))
+        else:
+            seen[thing] = path
+
+
+def check_names(draft: Draft, config: Config) -> None:
+    message = "the name {!r} is taken already, by {where}"
+    once(draft, [(e.name, draft.path("external", i, "name")) for i, e in enumerate(config.external)], message)
+    doors = [(each.name, draft.path("registration", i, "name")) for i, each in enumerate(config.registration)]
+    once(draft, doors, message)
+
+
+# --- addresses and who may reach them ----------------------------------------------
+
+
+def listens(draft: Draft, config: Config) -> list[tuple[Listen, KeyPath]]:
+    out: list[tuple[Listen, KeyPath]] = []
+    out += [(port, draft.path("external", i, "listen")) for i, port in enumerate(config.external)]
+    out += [(port, draft.path("registration", i, "listen")) for i, port in enumerate(config.registration)]
+    if config.admin:
+        out.append((config.admin, ("admin", "listen")))
+    return out
+
+
+def check_addresses(draft: Draft, config: Config) -> None:
+    seen: list[tuple[Listen, KeyPath]] = []
+    for port, path in listens(draft, config):
+        clash = next((where for other, where in seen if overlap(port, other)), None)
+        if clash:
+            address = authority(port.host, port.port)
+            draft.wrong(path, f"the address {address} is taken already, by {format_path(clash)}")
+        seen.append((port, path))
+
+
+def overlap(one: Listen, other: Listen) -> bool:
+    """Whether the kernel would refuse to bind both."""
+    if one.port != other.port or one.port == 0:
+        return False
+    if one.host == other.host:
+        return True
+    return (":" in one.host) == (":" in other.host) and bool({one.host, other.host} & {"0.0.0.0", "::"})
+
+
+def check_credentials(draft: Draft, config: Config) -> None:
+    complain = draft.warn if config.flags.insecure else draft.wrong
+    mend = "" if config.flags.insecure else ", or start with --insecure"
+    if not any(user.tokens for user in config.users) and "users" not in draft.incomplete:
+        for index, port in enumerate(config.registration):
+            if not port.is_loopback:
+                complain(
+                    draft.path("registration", index, "listen"),
+                    f"{port.host} is not a loopback address and no user has a token, so that anyone who"
+                    " reaches this port can announce services: add users with tokens (`broker token new`),"
+                    f" listen on 127.0.0.1{mend}",
+                )
+    if config.admin and not config.admin.is_loopback:
+        complain(
+            ("admin", "listen"),
+            f"{config.admin.host} is not a loopback address and the admin port asks for no credentials, so"
+            f" that anyone who reaches it can stop this node: listen on 127.0.0.1{mend}",
+        )
+
+
+def check_users(draft: Draft, config: Config) -> None:
+    users = list(enumerate(config.users))
+    names = [(user.name, draft.path("users", i, "name")) for i, user in users]
+    once(draft, names, "the name {!r} is taken already, by {where}")
+    tokens = [
+        (token, draft.path("users", i, "tokens", place))
+        for i, user in users
+        for place, token in enumerate(user.tokens)
+    ]
+    once(draft, tokens, "this token is given already, by {where}: a token proves one user only")
+    for i, user in users:
+        if not user.tokens:
+            draft.warn(draft.path("users", i), f"{user.name} has no tokens and can't log in")
+        if not user.rights.services and not user.rights.tcp:
+            draft.warn(
+                draft.path("users", i),
+                f'{user.name} may announce nothing: say what in may, as in {{services: ["*"], tcp: ["*"]}}',
+            )
+
+
+# --- services ----------------------------------------------------------------------
+
+
+def check_services(draft: Draft, config: Config) -> None:
+    matches = [
+        (str(service.match), draft.path("services", i, "name" if service.name else "match"))
+        for i, service in enumerate(config.services)
+    ]
+    once(draft, matches, "{!r} is served already, by {where}; several addresses go into one upstream list")
+
+
+def check_answers(draft: Draft, config: Config) -> None:
+    """Whether something can answer behind every port, and a port leads to everything."""
+    http = any(service.kind == "http" for service in config.services)
+    tcp = {service.name for service in config.services if service.kind == "tcp"}
+    unsure = draft.incomplete & {"services", "registration"}
+    for i, port in enumerate(config.external):
+        if port.registration or unsure:
+            continue
+        if port.scheme == "tcp" and port.service not in tcp:
+            draft.wrong(
+                draft.path("external", i, "listen"),
+                f"there is no tcp service {port.service!r}, and no registration port to announce one at",
+            )
+        elif port.scheme == "http" and not http:
+            draft.warn(
+                draft.path("external", i),
+                "nothing can answer: there is no http service and no registration port",
+            )
+    used = {port.registration for port in config.external}
+    for i, door in enumerate(config.registration):
+        if door.name not in used and "external" not in draft.incomplete:
+            draft.warn(draft.path("registration", i), "no external port leads to what agents announce here")
+    reached = {port.service for port in config.external}
+    for i, service in enumerate(config.services):
+        if config.external and not config.connect and service.name and service.name not in reached:
+            draft.warn(
+                draft.path("services", i), f"no external port leads to the tcp service {service.name!r}"
+            )
+
+
+def check_connect(draft: Draft, config: Config) -> None:
+    dialled = [(each.url, draft.path("connect", i, "url")) for i, each in enumerate(config.connect)]
+    once(draft, dialled, "{} is dialled already, by {where}; more tunnels are a matter of `tunnels`")
+    if config.connect and not config.services and "services" not in draft.incomplete:
+        draft.wrong(
+            draft.path("connect", 0),
+            "there is no service to announce: add one to services, or --service http://127.0.0.1:9000",
+        )
+    for i, each in enumerate(config.connect):
+        if each.token and not is_private(each.host):
+            draft.warn(
+                draft.path("connect", i, "url"),
+                f"the token travels to {each.host} unencrypted; anyone on the way can read and use it",
+            )
+
+
+def is_private(host: str) -> bool:
+    """An address that the public network doesn't carry; a name may be anything, and isn't looked up here."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return True
+
+
+def check_effects(draft: Draft) -> None:
+    """Before anything is resolved: looks at what was written."""
+    for section, kinds in WITHOUT_EFFECT.items():
+        for index, entry in enumerate(getattr(draft.file, section)):
+            for kind, keys in kinds.items():
+                for key in sorted(getattr(entry, kind).model_fields_set & keys):
+                    draft.warn(draft.path(section, index, kind, key), f"has no effect at {PLACES[section]}")
+    if draft.file.connect and not draft.file.external:
+        for index, service in enumerate(draft.file.services):
+            for kind, keys in OF_CLIENTS.items():
+                for key in sorted(getattr(service, kind).model_fields_set & keys):
+                    draft.warn(
+                        draft.path("services", index, kind, key),
+                        "has no effect in an agent: it belongs to the DMZ node's external port",
+                    )

@@ -1,0 +1,79 @@
+"""A configuration in words: what `broker check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from broker.config.model import Config, Connect, ExternalPort, Match, Service, User
+
+Row = tuple[str, ...]
+
+
+def describe(config: Config) -> str:
+    listens: list[Row] = [
+        ("external", each.name, each.url, leads_to(each, config)) for each in config.external
+    ]
+    listens += [("registration", each.name, each.url, login(config)) for each in config.registration]
+    if config.admin:
+        listens.append(("admin", "", config.admin.url, ""))
+    parts = [
+        part("listens", listens),
+        part("dials", map(dials, config.connect)),
+        part("services", (serves(each) for each in config.services)),
+        part("users", map(may, config.users)),
+    ]
+    source = config.source or "the command line"
+    return "\n".join([f"{source} is right", *(line for lines in parts for line in lines)])
+
+
+def part(title: str, rows: Iterable[Row]) -> list[str]:
+    table = [[cell.strip() for cell in row] for row in rows]
+    if not table:
+        return []
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return [f"{title}:", *(f"  {line.rstrip()}" for line in lines)]
+
+
+def leads_to(port: ExternalPort, config: Config) -> str:
+    if port.service:
+        local = any(service.name == port.service for service in config.services)
+        where = "here" if local else f"behind {port.registration}"
+        return f"-> the tcp service {port.service}, {where}"
+    goals = ["local services"] if any(each.kind == "http" for each in config.services) else []
+    goals += [f"agents at {port.registration}"] if port.registration else []
+    return f"-> {', then '.join(goals) or 'nothing'}"
+
+
+def login(config: Config) -> str:
+    return "agents need a token" if config.users else "agents need no credentials"
+
+
+def dials(connect: Connect) -> Row:
+    return (
+        connect.url,
+        plural(connect.tunnels, "tunnel"),
+        "with a token" if connect.token else "without a token",
+    )
+
+
+def serves(service: Service) -> Row:
+    return shown(service.match), "-> " + ", ".join(upstream.url for upstream in service.upstreams)
+
+
+def may(user: User) -> Row:
+    rights = user.rights
+    names = [shown(match) for match in rights.services]
+    names += ["every tcp service" if name == "*" else f"tcp {name}" for name in rights.tcp]
+    bounds = [f"at most {plural(rights.tunnels, 'tunnel')}"] if rights.tunnels is not None else []
+    bounds += [f"at most {plural(rights.streams, 'stream')}"] if rights.streams is not None else []
+    announces = "may announce " + (", ".join(names) or "nothing")
+    return user.name, plural(len(user.tokens), "token"), "; ".join([announces, *bounds])
+
+
+def shown(match: Match) -> str:
+    return "every host and path" if match == Match() else str(match)
+
+
+def plural(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -1,0 +1,300 @@
+"""What a node is told to be: the resolved configuration.
+
+Everything in here is frozen, complete and checked: defaults are filled in, limits and
+timeouts are inherited (a service's over its port's over the file's), relative paths are
+absolute, referenced files were read, names refer to something. Consumers read attributes
+and never ask twice.
+
+    Config(external, registration, users, services, connect, admin, limits, timeouts, ...)
+
+In a node that has `connect`, `services` are announced by its agent and served from the
+tunnels; in a node that has external ports they are local ones. A node may have both.
+
+Units: bytes, counts and milliseconds, as ints. `None` means "no limit".
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class Secret:
+    """A credential that doesn't show itself: only `reveal()` gives the text."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes and counts."""
+
+    head: int = 64 * KIB
+    headers: int = 100
+    uri: int = 8 * KIB
+    body: int | None = None
+    connections: int = 20_000
+    connections_per_address: int | None = None
+    streams: int = 10_000
+    waiting: int = 1_000
+    memory: int = 1 * GIB
+
+    def with_own(self, own: Mapping[str, int | None]) -> Limits:
+        """These limits where a narrower place doesn't say otherwise."""
+        return replace(self, **own) if own else self  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Milliseconds."""
+
+    head: int = 10_000
+    idle: int = 75_000
+    connect: int = 5_000
+    first_byte: int = 60_000
+    total: int | None = None
+    agent_wait: int = 3_000
+    drain: int = 30_000
+
+    def with_own(self, own: Mapping[str, int | None]) -> Timeouts:
+        return replace(self, **own) if own else self  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """An address to listen on. `host` has no brackets; port 0 lets the kernel choose."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{authority(self.host, self.port)}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalPort(Listen):
+    """Where clients connect."""
+
+    scheme: Literal["http", "tcp"]
+    name: str
+    registration: str | None
+    """Name of the paired registration port; None: this port has local services only."""
+    service: str | None
+    """The service that a tcp port leads to; None for http."""
+    limits: Limits
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationPort(Listen):
+    """Where agents register."""
+
+    scheme: Literal["http"]
+    name: str
+    limits: Limits
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin(Listen):
+    scheme: Literal["http"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """One address of a service: `host` and `port`, or `path` of a Unix socket."""
+
+    scheme: Literal["http", "tcp"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"unix:{self.path}" if self.path else f"{self.scheme}://{authority(self.host, self.port)}"
+
+    @property
+    def authority(self) -> str:
+        return "localhost" if self.path else authority(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Which requests: host and path prefix of http requests, or the name of a tcp service."""
+
+    host: str = ""
+    """Lower case: "" for every host, "a.example" for one, "*.example" for those below."""
+    path: str = "/"
+    """A prefix on segment boundaries, without a slash at its end (but "/" for everything)."""
+    name: str = ""
+    """Of a tcp service; then host and path say nothing."""
+
+    def __str__(self) -> str:
+        if self.name:
+            return self.name
+        return self.host + self.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What answers. All upstreams are of the same kind and get the same requests."""
+
+    match: Match
+    upstreams: tuple[Upstream, ...]
+    limits: Limits
+    """The service's own over the file's: what counts where no port has a say (an agent)."""
+    timeouts: Timeouts
+    own_limits: Mapping[str, int | None] = field(default_factory=dict, hash=False)
+    own_timeouts: Mapping[str, int | None] = field(default_factory=dict, hash=False)
+
+    @property
+    def kind(self) -> Literal["http", "tcp"]:
+        return "tcp" if self.match.name else "http"
+
+    @property
+    def host(self) -> str:
+        return self.match.host
+
+    @property
+    def path(self) -> str:
+        return self.match.path
+
+    @property
+    def name(self) -> str:
+        """Of a tcp service, else ""."""
+        return self.match.name
+
+    def limits_at(self, port: ExternalPort) -> Limits:
+        """The service's own over that port's."""
+        return port.limits.with_own(self.own_limits)
+
+    def timeouts_at(self, port: ExternalPort) -> Timeouts:
+        return port.timeouts.with_own(self.own_timeouts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rights:
+    """What a user may do. Nothing that isn't said here."""
+
+    services: tuple[Match, ...] = ()
+    """What the user may announce: each includes all below its path; host "" stands for any ("*")."""
+    tcp: tuple[str, ...] = ()
+    """Names of tcp services, or "*"."""
+    tunnels: int | None = None
+    streams: int | None = None
+    """At once, in one tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    name: str
+    tokens: tuple[bytes, ...] = field(repr=False)
+    """SHA-256 digests of the tokens, 32 bytes each."""
+    rights: Rights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connect:
+    """A registration port that this node dials."""
+
+    scheme: Literal["http"]
+    host: str
+    port: int
+    token: Secret | None
+    token_file: Path | None
+    tunnels: int
+    services: tuple[Service, ...]
+    """What the agent announces there: the node's services."""
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{authority(self.host, self.port)}"
+
+    @property
+    def authority(self) -> str:
+        return authority(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the command line said, kept so that a reload reads the file and adds the same again."""
+
+    external: tuple[str, ...] = ()
+    registration: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    connect: tuple[str, ...] = ()
+    admin: str | None = None
+    tunnels: int | None = None
+    token_file: Path | None = None
+    insecure: bool = False
+    defaults: Literal["serve", "connect"] | None = None
+    """Whose defaults stand in for what is missing, where no file was given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    external: tuple[ExternalPort, ...] = ()
+    registration: tuple[RegistrationPort, ...] = ()
+    users: tuple[User, ...] = ()
+    services: tuple[Service, ...] = ()
+    connect: tuple[Connect, ...] = ()
+    admin: Admin | None = None
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    source: Path | None = None
+    """The file, absolute; None where everything came from the command line."""
+    flags: Flags = Flags()
+    warnings: tuple[str, ...] = ()
+    """What is allowed but hardly meant, one sentence each: say it at start and in `broker check`."""
+
+    def registration_named(self, name: str) -> RegistrationPort | None:
+        return next((port for port in self.registration if port.name == name), None)
+
+
+def authority(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,230 @@
+"""From what was written to what is meant: defaults, inheritance, pairing, paths and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, cast
+
+from broker.config import values
+from broker.config.document import KeyPath
+from broker.config.model import (
+    Admin,
+    Config,
+    Connect,
+    ExternalPort,
+    Flags,
+    Limits,
+    Match,
+    RegistrationPort,
+    Rights,
+    Secret,
+    Service,
+    Timeouts,
+    Upstream,
+    User,
+)
+from broker.config.schema import AdminSection, ConnectSection, ExternalSection, ServiceSection, UserSection
+from broker.config.tokens import read_token_file, readable_by_others
+from broker.config.validate import Draft
+
+
+def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
+    """The configuration as far as it can be understood; complaints go to the draft."""
+    file = draft.file
+    limits, timeouts = Limits().with_own(file.limits.own()), Timeouts().with_own(file.timeouts.own())
+    registration = resolve_registration(draft, limits, timeouts)
+    services = resolve_services(draft, limits, timeouts)
+    return Config(
+        external=tuple(
+            resolve_external(draft, index, entry, registration, limits, timeouts)
+            for index, entry in enumerate(file.external)
+        ),
+        registration=registration,
+        users=tuple(resolve_user(entry) for entry in file.users),
+        services=services,
+        connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
+        admin=resolve_admin(file.admin),
+        limits=limits,
+        timeouts=timeouts,
+        source=source,
+        flags=flags,
+    )
+
+
+def resolve_admin(entry: AdminSection | None) -> Admin | None:
+    return Admin(scheme="http", host=entry.listen.host, port=entry.listen.port) if entry else None
+
+
+# --- ports -------------------------------------------------------------------------
+
+
+def resolve_registration(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[RegistrationPort, ...]:
+    return tuple(
+        RegistrationPort(
+            scheme="http",
+            host=entry.listen.host,
+            port=entry.listen.port,
+            name=entry.name or f"registration-{draft.indexes['registration'][index] + 1}",
+            limits=limits.with_own(entry.limits.own()),
+            timeouts=timeouts.with_own(entry.timeouts.own()),
+        )
+        for index, entry in enumerate(draft.file.registration)
+    )
+
+
+def resolve_external(
+    draft: Draft,
+    index: int,
+    entry: ExternalSection,
+    registration: tuple[RegistrationPort, ...],
+    limits: Limits,
+    timeouts: Timeouts,
+) -> ExternalPort:
+    return ExternalPort(
+        scheme=cast(Literal["http", "tcp"], entry.listen.scheme),
+        host=entry.listen.host,
+        port=entry.listen.port,
+        name=entry.name or f"external-{draft.indexes['external'][index] + 1}",
+        registration=paired(draft, index, entry, [port.name for port in registration]),
+        service=entry.listen.service,
+        limits=limits.with_own(entry.limits.own()),
+        timeouts=timeouts.with_own(entry.timeouts.own()),
+    )
+
+
+def paired(draft: Draft, index: int, entry: ExternalSection, names: list[str]) -> str | None:
+    """The registration port that takes what has no local service here."""
+    path = draft.path("external", index, "registration")
+    if entry.registration:
+        if entry.registration not in names and "registration" not in draft.incomplete:
+            known = f"known are {', '.join(names)}" if names else "there is none"
+            draft.wrong(path, f"there is no registration port {entry.registration!r}; {known}")
+        return entry.registration
+    if len(names) > 1:
+        draft.wrong(
+            path, f"is missing: there are several registration ports; name one: {values.choices(names)}"
+        )
+    return names[0] if names else None
+
+
+# --- users -------------------------------------------------------------------------
+
+
+def resolve_user(entry: UserSection) -> User:
+    may = entry.may
+    rights = Rights(
+        services=tuple(may.services), tcp=tuple(may.tcp), tunnels=may.tunnels, streams=may.streams
+    )
+    return User(name=entry.name, tokens=tuple(entry.tokens), rights=rights)
+
+
+# --- services ----------------------------------------------------------------------
+
+
+def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[Service, ...]:
+    places, out = [], []
+    for index, entry in enumerate(draft.file.services):
+        path = draft.path("services", index)
+        match = resolve_match(draft, path, entry)
+        if not match:
+            continue
+        own_limits, own_timeouts = entry.limits.own(), entry.timeouts.own()
+        places.append(draft.indexes["services"][index])
+        out.append(
+            Service(
+                match=match,
+                upstreams=resolve_upstreams(draft, path, entry),
+                limits=limits.with_own(own_limits),
+                timeouts=timeouts.with_own(own_timeouts),
+                own_limits=own_limits,
+                own_timeouts=own_timeouts,
+            )
+        )
+    if len(out) < len(draft.file.services):
+        draft.incomplete |= {"services"}
+    draft.indexes["services"] = places
+    return tuple(out)
+
+
+def resolve_match(draft: Draft, path: KeyPath, entry: ServiceSection) -> Match | None:
+    if entry.upstream[0].scheme == "tcp":
+        return resolve_name(draft, path, entry)
+    if entry.name is not None:
+        draft.wrong((*path, "name"), "is for tcp services; an http service has match: [HOST][/PATH]")
+        return None
+    try:
+        return values.parse_match("/" if entry.match is None else entry.match)
+    except ValueError as error:
+        draft.wrong((*path, "match"), str(error))
+        return None
+
+
+def resolve_name(draft: Draft, path: KeyPath, entry: ServiceSection) -> Match | None:
+    """A tcp service has a name; `match` may hold it too, as it stands left of the `=` in a SPEC."""
+    if entry.name is not None and entry.match is not None:
+        draft.wrong((*path, "match"), "is for http services; a tcp service has a name only")
+        return None
+    if entry.name is None and entry.match is None:
+        draft.wrong((*path, "name"), "is missing: a tcp service needs a name, as in db=tcp://127.0.0.1:5432")
+        return None
+    try:
+        return Match(name=values.parse_name(entry.match if entry.name is None else entry.name))
+    except ValueError as error:
+        draft.wrong((*path, "match"), str(error))
+        return None
+
+
+def resolve_upstreams(draft: Draft, path: KeyPath, entry: ServiceSection) -> tuple[Upstream, ...]:
+    for index, each in enumerate(entry.upstream):
+        here = (*path, "upstream", index)
+        if each.scheme != entry.upstream[0].scheme:
+            draft.wrong(here, "is of another kind than the first; all upstreams of a service are alike")
+        elif each in entry.upstream[:index]:
+            draft.wrong(here, "stands twice")
+    return tuple(absolute_upstream(draft, path, each) for each in entry.upstream)
+
+
+def absolute_upstream(draft: Draft, path: KeyPath, upstream: Upstream) -> Upstream:
+    if not upstream.path:
+        return upstream
+    try:
+        return values.parse_unix(str(absolute(draft, path, Path(upstream.path))))
+    except ValueError as error:
+        draft.wrong((*path, "upstream"), str(error))
+        return upstream
+
+
+# --- what is dialled ---------------------------------------------------------------
+
+
+def resolve_connect(
+    draft: Draft, index: int, entry: ConnectSection, services: tuple[Service, ...]
+) -> Connect:
+    path = draft.path("connect", index, "token_file")
+    token_file = entry.token_file and absolute(draft, path, entry.token_file)
+    return Connect(
+        scheme="http",
+        host=entry.url.host,
+        port=entry.url.port,
+        token=read_token(draft, path, token_file) if token_file else None,
+        token_file=token_file,
+        tunnels=entry.tunnels,
+        services=services,
+    )
+
+
+def read_token(draft: Draft, path: KeyPath, file: Path) -> Secret | None:
+    try:
+        token = read_token_file(file)
+    except ValueError as error:
+        draft.wrong(path, str(error))
+        return None
+    if readable_by_others(file):
+        draft.warn(path, f"the file {file} can be read by other users of this machine; chmod 600 mends it")
+    return token
+
+
+def absolute(draft: Draft, path: KeyPath, given: Path) -> Path:
+    """Relative to the file that says so; on the command line, to the current directory."""
+    file = draft.document.origin(path).file
+    return (file.parent if file else Path()).absolute() / given

@@ -1,0 +1,190 @@
+"""The shape of a configuration file: which keys there are, with which values and defaults.
+
+Consumers use `broker.config.model`; this only says what may be written. A key of `LATER`
+is part of the product but not of this version: it is refused in those words, never ignored.
+docs/configuration.md describes every key, which a test holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import core_schema
+
+from broker.config import values
+from broker.config.model import GIB, MIB, Limits, Listen, Match, Timeouts, Upstream
+from broker.config.tokens import parse_token_hash
+
+WEEK = 7 * 24 * 3600 * 1000
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    def own(self) -> dict[str, Any]:
+        """What was written, without the defaults."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class Written:
+    """How a value is written: its parser, and for the documentation its kind, range and format."""
+
+    def __init__(
+        self,
+        kind: str,
+        parse: Callable[[object], Any],
+        show: Callable[[Any], str] = str,
+        span: tuple[int, int] | None = None,
+        none: bool = False,
+    ) -> None:
+        self.kind, self.parse, self.show, self.span, self.none = kind, parse, show, span, none
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def read(self, value: object) -> Any:
+        if self.none and value == "none":
+            return None
+        result = self.parse(value)
+        if self.span and not self.span[0] <= result <= self.span[1]:
+            raise ValueError(f"must be {self.range}, not {self.show(result)}")
+        return result
+
+    @property
+    def range(self) -> str:
+        if not self.span:
+            return ""
+        shown = f"between {self.show(self.span[0])} and {self.show(self.span[1])}"
+        return shown + (", or none" if self.none else "")
+
+
+def size(low: int, high: int, none: bool = False) -> Written:
+    return Written("size", values.parse_size, values.format_size, (low, high), none)
+
+
+def duration(low: int, high: int, none: bool = False) -> Written:
+    return Written("duration", values.parse_duration, values.format_duration, (low, high), none)
+
+
+def count(low: int, high: int, none: bool = False) -> Written:
+    return Written("count", values.parse_count, str, (low, high), none)
+
+
+def one_or_more(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Name = Annotated[str, Written("name", values.parse_name)]
+UserName = Annotated[str, Written("name", values.parse_user_name)]
+FilePath = Annotated[Path, Written("path", lambda value: Path(values.text(value)))]
+Right = Annotated[Match, Written("pattern", values.parse_right)]
+TcpRight = Annotated[
+    str, Written("name, or *", lambda value: "*" if value == "*" else values.parse_name(value))
+]
+TokenHash = Annotated[bytes, Written("token hash", parse_token_hash)]
+UpstreamUrl = Annotated[Upstream, Written("upstream URL", values.parse_upstream)]
+
+
+class LimitsSection(Section):
+    """Bytes and counts. Each key may also stand at a port or a service."""
+
+    head: Annotated[int, size(256, MIB)] = Limits().head
+    headers: Annotated[int, count(1, 1000)] = Limits().headers
+    uri: Annotated[int, size(16, MIB)] = Limits().uri
+    body: Annotated[int | None, size(0, 1 << 50, none=True)] = Limits().body
+    connections: Annotated[int, count(1, 1_000_000)] = Limits().connections
+    connections_per_address: Annotated[int | None, count(1, 1_000_000, none=True)] = (
+        Limits().connections_per_address
+    )
+    streams: Annotated[int, count(1, 65_535)] = Limits().streams
+    waiting: Annotated[int, count(0, 1_000_000)] = Limits().waiting
+    memory: Annotated[int, size(16 * MIB, 1024 * GIB)] = Limits().memory
+
+
+class TimeoutsSection(Section):
+    """Seconds, or with a unit. Each key may also stand at a port or a service."""
+
+    head: Annotated[int, duration(1, WEEK)] = Timeouts().head
+    idle: Annotated[int, duration(1, WEEK)] = Timeouts().idle
+    connect: Annotated[int, duration(1, WEEK)] = Timeouts().connect
+    first_byte: Annotated[int, duration(1, WEEK)] = Timeouts().first_byte
+    total: Annotated[int | None, duration(1, WEEK, none=True)] = Timeouts().total
+    agent_wait: Annotated[int, duration(0, WEEK)] = Timeouts().agent_wait
+    drain: Annotated[int, duration(0, WEEK)] = Timeouts().drain
+
+
+class ExternalSection(Section):
+    LATER = frozenset({"tls", "auth", "allow", "deny", "trusted_proxies"})
+
+    name: Name | None = None
+    listen: Annotated[values.ExternalListen, Written("URL", values.parse_external)]
+    registration: Name | None = None
+    limits: LimitsSection = LimitsSection()
+    timeouts: TimeoutsSection = TimeoutsSection()
+
+
+class RegistrationSection(Section):
+    LATER = frozenset({"tls", "allow", "deny", "trusted_proxies"})
+
+    name: Name | None = None
+    listen: Annotated[Listen, Written("URL", values.parse_registration)]
+    limits: LimitsSection = LimitsSection()
+    timeouts: TimeoutsSection = TimeoutsSection()
+
+
+class MaySection(Section):
+    LATER = frozenset({"tls"})
+
+    services: list[Right] = []
+    tcp: list[TcpRight] = []
+    tunnels: Annotated[int | None, count(1, 1_000_000, none=True)] = None
+    streams: Annotated[int | None, count(1, 1_000_000_000, none=True)] = None
+
+
+class UserSection(Section):
+    LATER = frozenset({"certificates"})
+
+    name: UserName
+    tokens: list[TokenHash] = []
+    may: MaySection = MaySection()
+
+
+class ServiceSection(Section):
+    LATER = frozenset({"tls", "auth"})
+
+    match: Annotated[str | None, Written("[HOST][/PATH]", values.text)] = None
+    name: Name | None = None
+    upstream: Annotated[list[UpstreamUrl], BeforeValidator(one_or_more), Field(min_length=1)]
+    limits: LimitsSection = LimitsSection()
+    timeouts: TimeoutsSection = TimeoutsSection()
+
+
+class ConnectSection(Section):
+    LATER = frozenset({"tls", "proxy"})
+
+    url: Annotated[Listen, Written("URL", values.parse_dial)]
+    token_file: FilePath | None = None
+    tunnels: Annotated[int, count(1, 64)] = 2
+
+
+class AdminSection(Section):
+    LATER = frozenset({"tls", "auth"})
+
+    listen: Annotated[Listen, Written("URL", values.parse_admin)]
+
+
+class FileSection(Section):
+    """The whole file."""
+
+    external: list[ExternalSection] = []
+    registration: list[RegistrationSection] = []
+    users: list[UserSection] = []
+    services: list[ServiceSection] = []
+    connect: list[ConnectSection] = []
+    admin: AdminSection | None = None
+    limits: LimitsSection = LimitsSection()
+    timeouts: TimeoutsSection = TimeoutsSection()

@@ -1,0 +1,363 @@
+"""Texts of the configuration as values, and back: sizes, durations, URLs, matches, SPECs.
+
+Every parser takes what YAML or the command line gave, and raises ValueError with a
+sentence that says what was expected. `format_*` gives the shortest text that parses to
+the same value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import urllib.parse
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from broker.config.model import Listen, Match, Upstream
+
+NOT_YET = "is not available in this version"
+
+SIZE_UNITS = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+TIME_UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+QUANTITY = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))? ?([A-Za-z]*)", re.ASCII)
+
+URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
+LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+SPEC_SPLIT = re.compile(r"=(?=[A-Za-z][A-Za-z0-9+.-]*://|unix:)")
+UPSTREAM_START = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|unix:)")
+PLAIN_IN_PATH = "/!$&'()*+,:=@~"
+PATH_CHARACTERS = re.compile(r"(?:[!$&'()+,\-./0-9:;=@A-Z_a-z~]|%[0-9A-Fa-f]{2})*")
+SEVERAL_READINGS = re.compile(r";|%(?:2f|5c|3b|0.|1.|7f)", re.IGNORECASE)
+SEGMENT_SIZE = 255
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+SOCKET_PATH_SIZE = 107
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a text, not {describe(value)}")
+    return value
+
+
+def describe(value: object) -> str:
+    """A value's kind in the words of a configuration file."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return f"the number {value}" if isinstance(value, int | float) else repr(value)
+
+
+def kind_of(value: object) -> str:
+    """The same without the text, where it could be a secret."""
+    return "a text" if isinstance(value, str) else describe(value)
+
+
+def choices(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+# --- sizes, durations, counts ------------------------------------------------------
+
+
+def quantity(value: object, units: dict[str, int], plain: str, example: str) -> int:
+    """A number with an optional unit, exactly, as an int of the smallest unit."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"must be {example}, not {describe(value)}")
+    found = QUANTITY.fullmatch(str(value))
+    if not found:
+        raise ValueError(f"must be {example}, not {describe(value)}")
+    whole, fraction, unit = found[1], found[2] or "", found[3] or plain
+    if unit not in units:
+        raise ValueError(f"has the unit {unit!r}; known units are {choices(sorted(units, key=units.get))}")  # type: ignore[arg-type]
+    scaled = int(whole + fraction) * units[unit]
+    if scaled % 10 ** len(fraction):
+        raise ValueError(f"{value} is finer than {choices(list(units)[-1:])}, the smallest unit")
+    return cast(int, scaled // 10 ** len(fraction))
+
+
+def parse_size(value: object) -> int:
+    """Bytes."""
+    return quantity(value, SIZE_UNITS, "B", "a size such as 65536, 64KiB or 1MiB")
+
+
+def parse_duration(value: object) -> int:
+    """Milliseconds; a number without unit counts seconds."""
+    return quantity(value, TIME_UNITS, "s", "a duration such as 10 (seconds), 500ms or 2m")
+
+
+def parse_count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be a whole number, not {describe(value)}")
+    return value
+
+
+def format_quantity(value: int, units: dict[str, int], bare: str) -> str:
+    unit = next(each for each, size in units.items() if value % size == 0) if value else bare
+    return f"{value // units[unit]}{'' if unit == bare else unit}"
+
+
+def format_size(value: int | None) -> str:
+    return "none" if value is None else format_quantity(value, SIZE_UNITS, "B")
+
+
+def format_duration(value: int | None) -> str:
+    return "none" if value is None else format_quantity(value, TIME_UNITS, "s")
+
+
+# --- names and hosts ---------------------------------------------------------------
+
+
+def parse_name(value: object) -> str:
+    if not NAME.fullmatch(text(value)):
+        raise ValueError("must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit")
+    return text(value)
+
+
+def parse_user_name(value: object) -> str:
+    if not USER.fullmatch(text(value)):
+        raise ValueError(
+            "must be 1 to 128 letters, digits or any of '._@+-', and begin with a letter or digit"
+        )
+    return text(value)
+
+
+def parse_host(value: str) -> str:
+    """A name or address, lower case, without brackets."""
+    if not value:
+        raise ValueError("has no host")
+    if value.startswith("["):
+        return parse_ipv6(value)
+    if re.fullmatch(r"[0-9.]+", value):
+        try:
+            return str(ipaddress.IPv4Address(value))
+        except ValueError:
+            raise ValueError(f"{value} is not an IPv4 address") from None
+    name = value.lower().removesuffix(".")
+    if not name.isascii():
+        raise ValueError(f"{value} must be written in its ASCII form (xn--…)")
+    if len(name) > 253 or not all(LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(f"{value} is not a host name or address")
+    return name
+
+
+def parse_ipv6(value: str) -> str:
+    if not value.endswith("]"):
+        raise ValueError(f"{value} lacks the closing bracket of an IPv6 address")
+    try:
+        return str(ipaddress.IPv6Address(value[1:-1]))
+    except ValueError:
+        raise ValueError(f"{value} is not an IPv6 address") from None
+
+
+# --- URLs --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+
+def parse_url(value: object, schemes: list[str], later: list[str], example: str, lowest_port: int = 1) -> Url:
+    """SCHEME://HOST[:PORT][/PATH], where the scheme is one of `schemes`, or refused as one of `later`."""
+    found = URL.fullmatch(text(value))
+    if not found:
+        shown = kind_of(value) if "@" in str(value) else describe(value)
+        raise ValueError(f"must be a URL such as {example}, not {shown}")
+    scheme = found["scheme"].lower()
+    if scheme in later:
+        raise ValueError(f"{scheme}:// {NOT_YET}; use {choices([each + '://' for each in schemes])}")
+    if scheme not in schemes:
+        raise ValueError(f"{scheme}:// can't be used here; use {choices([each + '://' for each in schemes])}")
+    if "@" in found["place"]:
+        raise ValueError("must not hold credentials; use token_file")
+    if found["rest"]:
+        raise ValueError(f"must end before {found['rest'][0]!r}")
+    host, port = parse_place(found["place"], DEFAULT_PORTS.get(scheme), example, lowest_port)
+    return Url(scheme, host, port, found["path"])
+
+
+def parse_place(place: str, default_port: int | None, example: str, lowest_port: int) -> tuple[str, int]:
+    if place.startswith("[") and "]" in place:
+        end = place.index("]") + 1
+        host, colon, port = place[:end], *place[end:].partition(":")[1:]
+        if place[end:] and not place[end:].startswith(":"):
+            raise ValueError(f"{place} is not HOST:PORT")
+    else:
+        host, colon, port = place.partition(":")
+        if ":" in port:
+            raise ValueError(
+                f"{place} is not HOST:PORT; an IPv6 address stands in brackets, as in [::1]:8080"
+            )
+    if not host:
+        raise ValueError(f"has no host; write {example}, or 0.0.0.0 or [::] for every address")
+    if not colon and default_port is not None:
+        return parse_host(host), default_port
+    if not re.fullmatch(r"\d{1,5}", port, re.ASCII) or not lowest_port <= int(port) <= 65535:
+        raise ValueError(f"needs a port from {lowest_port} to 65535, as in {example}")
+    return parse_host(host), int(port)
+
+
+def bare(url: Url) -> Url:
+    if url.path not in ("", "/"):
+        raise ValueError(f"must not have a path ({url.path})")
+    return url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalListen(Listen):
+    service: str | None
+
+
+def parse_external(value: object) -> ExternalListen:
+    url = parse_url(value, ["http", "tcp"], ["https", "tls"], "http://127.0.0.1:8080", lowest_port=0)
+    if url.scheme == "http":
+        bare(url)
+        return ExternalListen(scheme="http", host=url.host, port=url.port, service=None)
+    service = url.path.removeprefix("/")
+    if not service:
+        raise ValueError("must name the service that the port leads to, as in tcp://127.0.0.1:5432/db")
+    if not NAME.fullmatch(service):
+        raise ValueError(f"{service} is not the name of a tcp service")
+    return ExternalListen(scheme="tcp", host=url.host, port=url.port, service=service)
+
+
+def parse_registration(value: object) -> Listen:
+    url = bare(parse_url(value, ["http"], ["https"], "http://127.0.0.1:7000", lowest_port=0))
+    return Listen(scheme=url.scheme, host=url.host, port=url.port)
+
+
+def parse_admin(value: object) -> Listen:
+    url = bare(parse_url(value, ["http"], [], "http://127.0.0.1:7001", lowest_port=0))
+    return Listen(scheme=url.scheme, host=url.host, port=url.port)
+
+
+def parse_dial(value: object) -> Listen:
+    """The registration port of another node."""
+    url = bare(parse_url(value, ["http"], ["https"], "http://dmz.example.com:7000"))
+    return Listen(scheme=url.scheme, host=url.host, port=url.port)
+
+
+def parse_upstream(value: object) -> Upstream:
+    """A Unix socket's path may be relative: whoever knows to what makes it absolute."""
+    given = text(value)
+    if given.startswith("unix:"):
+        return parse_unix(given.removeprefix("unix:"))
+    if not UPSTREAM_START.match(given):
+        examples = "http://127.0.0.1:9000, unix:PATH or tcp://127.0.0.1:6379"
+        raise ValueError(f"must be an upstream such as {examples}, not {given!r}")
+    url = parse_url(given, ["http", "tcp"], ["https", "tls"], "http://127.0.0.1:9000")
+    if url.path not in ("", "/"):
+        raise ValueError(
+            f"must not have a path ({url.path}): the request's own path reaches the service as sent"
+        )
+    return Upstream(scheme=cast(Literal["http", "tcp"], url.scheme), host=url.host, port=url.port)
+
+
+def parse_unix(path: str) -> Upstream:
+    if not path or "\0" in path:
+        raise ValueError("needs the path of a socket, as in unix:/run/app.sock")
+    if path.startswith("//"):
+        raise ValueError("has no host: write unix:/run/app.sock")
+    if len(path.encode()) > SOCKET_PATH_SIZE:
+        raise ValueError(f"has a path of more than {SOCKET_PATH_SIZE} bytes, which a Unix socket can't have")
+    return Upstream(scheme="http", path=path)
+
+
+# --- matches and SPECs -------------------------------------------------------------
+
+
+def parse_match(value: object) -> Match:
+    """[HOST][/PATH] of http requests."""
+    given = text(value)
+    if "://" in given:
+        raise ValueError("is [HOST][/PATH] without a scheme, as in api.example.com/status")
+    host, slash, rest = given.partition("/")
+    if not given:
+        raise ValueError("is empty; leave it out, or write / for every request")
+    return Match(host=parse_host_pattern(host), path=parse_prefix(slash + rest))
+
+
+def parse_host_pattern(value: str) -> str:
+    """ "" for every host, a host, or *.HOST. An IPv6 address keeps its brackets."""
+    if not value:
+        return ""
+    if value.startswith("["):
+        return f"[{parse_ipv6(value)}]"
+    if ":" in value:
+        raise ValueError("must not have a port: a service answers on every external port that leads to it")
+    if value.startswith("*."):
+        return "*." + parse_host(value[2:])
+    if "*" in value:
+        raise ValueError(f"{value}: a wildcard stands for whole names at the beginning, as in *.example.com")
+    return parse_host(value)
+
+
+def parse_prefix(path: str) -> str:
+    """A path prefix as the routing table has it: one reading only, no slash at its end, plainly encoded."""
+    if path in ("", "/"):
+        return "/"
+    if "*" in path:
+        raise ValueError(f"the path {path} covers all that is below it: leave out '*'")
+    if not PATH_CHARACTERS.fullmatch(path):
+        raise ValueError(
+            f"the path {path} has characters that can't stand in a path, or must be percent-encoded"
+        )
+    if SEVERAL_READINGS.search(path):
+        raise ValueError(f"the path {path} has an escape or a ';' that services read in different ways")
+    raw = urllib.parse.unquote_to_bytes(path.removesuffix("/"))
+    if any(segment in (b"", b".", b"..") for segment in raw.split(b"/")[1:]):
+        raise ValueError(f"the path {path} must not have empty, '.' or '..' segments")
+    if any(len(segment) > SEGMENT_SIZE for segment in raw.split(b"/")):
+        raise ValueError(f"the path {path[:40]}… has a segment of more than {SEGMENT_SIZE} bytes")
+    return urllib.parse.quote(raw, safe=PLAIN_IN_PATH)
+
+
+def parse_right(value: object) -> Match:
+    """Hosts and paths that may be announced: a match, or with `*` or `/*` for all that is below."""
+    given = text(value)
+    if given == "*":
+        return Match()
+    return parse_match(given.removesuffix("*") if given.endswith("/*") else given)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A service on the command line, taken apart: what stands left and right of `=`."""
+
+    match: str
+    upstream: str
+
+
+def split_spec(value: str) -> Spec:
+    """`[HOST][/PATH]=UPSTREAM`, `NAME=tcp://HOST:PORT`, or just `UPSTREAM`, unchecked."""
+    if UPSTREAM_START.match(value):
+        return Spec("", value)
+    found = SPEC_SPLIT.search(value)
+    if found:
+        return Spec(value[: found.start()], value[found.end() :])
+    match, _, upstream = value.rpartition("=")
+    return Spec(match, upstream)
+
+
+def parse_spec(value: str) -> tuple[Match, Upstream]:
+    spec = split_spec(value)
+    upstream = parse_upstream(spec.upstream)
+    if upstream.scheme == "tcp":
+        return Match(name=parse_name(spec.match)), upstream
+    return parse_match(spec.match or "/"), upstream
+
+
+def format_spec(match: Match, upstream: Upstream) -> str:
+    left = match.name or match.host + ("" if match.path == "/" else match.path)
+    return f"{left}={upstream.url}" if left else upstream.url

@@ -1,0 +1,58 @@
+"""What agents call their services, and whether a right covers it.
+
+Announcements come from strangers until proven otherwise. They are read by the rules of the routing
+table itself, so that two spellings of one service are equal, and what is taken can be routed.
+"""
+
+from __future__ import annotations
+
+import re
+
+from _fastpath.route import normal_host, normal_path
+from broker.config.model import Match, Rights
+
+MAX_HOST = 255
+MAX_PATH = 1024
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+
+
+def parse_match(text: str) -> Match:
+    """`[HOST][/PATH]` in canonical form; "" means everything. ValueError with a clause that says why not."""
+    host, slash, path = text.partition("/")
+    if len(host) > MAX_HOST or len(path) >= MAX_PATH:
+        raise ValueError(f"at most {MAX_HOST} characters of host and {MAX_PATH} of path")
+    if not text.isprintable() or not text.isascii():
+        raise ValueError("host and path must be printable ASCII")
+    return Match(host=normal_host(host), path=normal_path(slash + path))
+
+
+def parse_name(text: str) -> Match:
+    """The name of a tcp service. ValueError as above."""
+    if not _NAME.fullmatch(text):
+        raise ValueError("a tcp service's name is 1 to 128 letters, digits, dots, dashes and underscores")
+    return Match(name=text)
+
+
+def covers(granted: Match, asked: Match) -> bool:
+    """Every request that `asked` matches is matched by `granted` too. Both are http patterns."""
+    return _host_covers(granted.host, asked.host) and _path_covers(granted.path, asked.path)
+
+
+def may_announce(rights: Rights, asked: Match) -> bool:
+    if asked.name:
+        return "*" in rights.tcp or asked.name in rights.tcp
+    return any(covers(granted, asked) for granted in rights.services)
+
+
+def _host_covers(granted: str, asked: str) -> bool:
+    if not granted:
+        return True
+    if granted.startswith("*."):
+        # "*.b" covers itself and every longer name below b, wildcards included.
+        return asked == granted or asked.endswith(granted[1:])
+    return granted == asked
+
+
+def _path_covers(granted: str, asked: str) -> bool:
+    return granted == "/" or asked == granted or asked.startswith(granted + "/")

@@ -1,0 +1,218 @@
+"""The running node: `start`, `serve`, `shutdown`, and `reload` in between.
+
+    start      bind everything, make the parts, begin to dial; an error here leaves nothing behind
+    serve      wait until somebody asks for the end
+    shutdown   take nothing new, let what runs finish until the deadline, then cut what is left
+
+`broker serve` and `broker connect` make the same Node: its configuration says what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from _fastpath.answers import set_answers
+from _fastpath.reactor import Reactor
+from broker import config as configuration
+from broker.config.model import Config
+from broker.errors import ANSWERS, BrokerError
+from broker.node.notify import notify
+from broker.node.parts import Parts, Plan
+from broker.node.status import node_status
+from broker.observe.metrics import Metrics
+from broker.ports.admin import AdminPort
+from broker.tunnel.uplink import node_name
+
+log = logging.getLogger("broker.node")
+
+FIRST_NAMES_S = 3.0  # start does not wait longer for the names of upstreams
+LOOK_S = 0.02  # how often a drain looks whether all is done
+GOODBYE_S = 1.0  # for agents to close tunnels in which nothing runs any more
+# Young objects before a collection: the core's objects are not counted, and nothing in Python is
+# made per request, so that this is reached by logins and scrapes only.
+GC_THRESHOLDS = (50_000, 50, 100)
+
+
+class Node:
+    """To be made, and used, inside the running event loop."""
+
+    def __init__(self, config: Config, reread: Callable[[Config], Config] = configuration.reload) -> None:
+        self.config = config
+        self.name = node_name()
+        self.state = "starting"  # starting, serving, draining, stopped
+        self.started_at = time.monotonic()
+        self.reloads: Counter[str] = Counter(ok=0, failed=0)
+        self.reactor = Reactor(asyncio.get_running_loop())
+        self.parts = Parts(self.reactor, self.name, self._on_change)
+        self.admin: AdminPort | None = None
+        self._reread = reread
+        self._metrics = Metrics(self.status)
+        self._reloading = asyncio.Lock()
+        self._leave = asyncio.Event()  # drain, then end
+        self._now = asyncio.Event()  # end without waiting any longer
+        self._was_ready = False
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises BrokerError (a port that cannot be bound). Whatever happens: call `close` in the end."""
+        set_answers(ANSWERS)
+        for warning in self.config.warnings:
+            log.warning("%s", warning)
+        async with self._reloading:
+            plan = self.parts.plan(self.config)
+            self.reactor.start()
+            await self._commit(plan)
+        await self.parts.resolver.first_answers(FIRST_NAMES_S)
+        self.state = "serving"
+        self._on_change()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    async def serve(self) -> None:
+        """Return when the node is to end: call `shutdown` then."""
+        await self._leave.wait()
+
+    async def shutdown(self) -> None:
+        self.state = "draining"
+        notify("STOPPING=1")
+        deadline = time.monotonic() + self.config.timeouts.drain / 1000
+        async with self._reloading:
+            await self.parts.drain("the node is shutting down")
+        await self._until(lambda: self.parts.connections == 0 and self.parts.parting == 0, deadline)
+        self.parts.say_goodbye("the node is shutting down")
+        await self._until(lambda: self.parts.registered == 0, min(deadline, time.monotonic() + GOODBYE_S))
+        if self.parts.exchanges:
+            log.warning("%d exchanges are cut", self.parts.exchanges)
+        await self.close()
+        log.info("stopped")
+
+    async def close(self) -> None:
+        """Cut and release everything, in whatever state the node is; again does no harm.
+
+        An event loop with a reactor that was not closed does not close either.
+        """
+        if self.state == "stopped":
+            return
+        self.state = "stopped"
+        try:
+            await self.parts.close("the node is shutting down")
+            if self.admin is not None:
+                await self.admin.close()
+                self.admin = None
+        finally:
+            await asyncio.sleep(0)  # tunnels report their end through the loop
+            self.reactor.close()
+
+    def drain(self, why: str) -> None:
+        """Ask for the end, after what runs has finished."""
+        if not self._leave.is_set():
+            log.info("draining: %s", why)
+            self._leave.set()
+
+    def stop(self, why: str) -> None:
+        """Ask for the end at once."""
+        if not self._now.is_set():
+            log.info("stopping: %s", why)
+            self._now.set()
+            self._leave.set()
+
+    @property
+    def leaving(self) -> bool:
+        return self._leave.is_set()
+
+    async def _until(self, done: Callable[[], bool], deadline: float) -> None:
+        while not done() and not self._now.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            try:
+                async with asyncio.timeout(min(LOOK_S, left)):
+                    await self._now.wait()
+            except TimeoutError:
+                continue
+
+    # --- reload ---------------------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Read the configuration again and become it. Raises BrokerError, and then nothing has changed."""
+        async with self._reloading:
+            if self.leaving:
+                raise BrokerError("the node is shutting down")
+            notify("RELOADING=1")
+            try:
+                config = self._reread(self.config)
+                plan = self.parts.plan(config)
+            except BrokerError as error:
+                self.reloads["failed"] += 1
+                log.error("reload failed, nothing has changed: %s", error)
+                raise
+            finally:
+                notify("READY=1")
+            self.config = config
+            await self._commit(plan)
+            self.reloads["ok"] += 1
+            for warning in config.warnings:
+                log.warning("%s", warning)
+            log.info("reloaded %s", config.source or "the command line")
+            self._on_change()
+
+    async def _commit(self, plan: Plan) -> None:
+        before = {id(port) for port in self._ports()}
+        admin, config = self.admin, plan.config.admin
+        await self.parts.commit(plan)
+        sockets = self.parts.sockets(config, "the admin port") if config is not None else None
+        if admin is not None and (sockets is None or not admin.uses(sockets)):
+            self.admin = None
+            # From a task of its own: the request that asked for the reload may have come through it.
+            asyncio.get_running_loop().create_task(admin.close(), name="close the admin port")
+        if config is not None and sockets is not None and self.admin is None:
+            self.admin = AdminPort(config, sockets, self)
+            await self.admin.start()
+        for port in self._ports():
+            if id(port) not in before:
+                self._announce(port)
+
+    def _ports(self) -> list[Any]:
+        ports = [*self.parts.external.values(), *self.parts.registration.values()]
+        return [*ports, self.admin] if self.admin is not None else ports
+
+    def _announce(self, port: Any) -> None:
+        kind = type(port).__name__.removesuffix("Port").lower()
+        name = getattr(port, "name", "")
+        fields = {"event": "listening", "kind": kind, "name": name, "url": port.url}
+        log.info("listening %s", " ".join(filter(None, [kind, name, port.url])), extra={"fields": fields})
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def not_ready(self) -> list[str]:
+        """Why the node cannot serve now; nothing where it can."""
+        if self.state != "serving":
+            return [f"the node is {self.state}"]
+        if self.leaving:
+            return ["the node is draining"]
+        uplinks = self.parts.uplinks.values()
+        if uplinks and not any(uplink.ready for uplink in uplinks):
+            return ["no tunnel is up"]
+        return []
+
+    def status(self) -> dict[str, Any]:
+        return node_status(self)
+
+    def metrics(self) -> tuple[bytes, str]:
+        return self._metrics.render()
+
+    def _on_change(self) -> None:
+        """A tunnel came or went, or the state changed: tell the service manager once it is worth it."""
+        ready = not self.not_ready()
+        if ready and not self._was_ready:
+            log.info("ready", extra={"fields": {"event": "ready"}})
+            notify("READY=1")
+        self._was_ready = ready

@@ -1,0 +1,303 @@
+"""What a running node consists of, and how another configuration changes it.
+
+A change has two steps. `plan` does all that can fail, binding above all, and touches nothing that runs.
+`commit` cannot fail: what stays is kept with its connections, what is new starts, what is gone drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from _fastpath.memory import set_memory_limit
+from _fastpath.reactor import Reactor
+from _fastpath.route import RouteTable
+from broker.config import model
+from broker.config.model import Config, Listen
+from broker.identity.users import Users
+from broker.ports.external import ExternalPort
+from broker.ports.registration import LoginSettings, RegistrationPort
+from broker.ports.sockets import bind, close_all
+from broker.services.local import LocalServices, at_agent, at_port
+from broker.services.resolver import Resolver
+from broker.tunnel.directory import Directory
+from broker.tunnel.registry import Registry
+from broker.tunnel.uplink import Agent, TunnelSettings, Uplink
+
+log = logging.getLogger("broker.node")
+
+WINDOW = 65536  # initial stream window; it grows with use
+SILENCE_MS = 5000
+TUNNEL_MEMORY = 64 * model.MIB  # all windows of one tunnel, at most
+NO_ROUTES = RouteTable([])
+CODE_REFUSED = 4  # end.pxd
+
+SocketKey = tuple[str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration whose ports are bound."""
+
+    config: Config
+    sockets: dict[SocketKey, list[socket.socket]]
+    fresh: list[socket.socket]  # bound for this plan: to be closed where it is dropped
+
+    def drop(self) -> None:
+        close_all(self.fresh)
+
+
+def socket_key(listen: Listen, what: str) -> SocketKey:
+    """Ports of one address share their sockets over a reload; port 0 is another one for everybody."""
+    return listen.host, listen.port, "" if listen.port else what
+
+
+def ports_of(config: Config) -> list[tuple[Listen, str]]:
+    ports: list[tuple[Listen, str]] = [(port, f"external port {port.name}") for port in config.external]
+    ports += [(port, f"registration port {port.name}") for port in config.registration]
+    if config.admin is not None:
+        ports.append((config.admin, "the admin port"))
+    return ports
+
+
+class Parts:
+    def __init__(self, reactor: Reactor, node: str, on_change: Callable[[], None]) -> None:
+        self.external: dict[str, ExternalPort] = {}
+        self.registration: dict[str, RegistrationPort] = {}
+        self.registries: dict[str, Registry] = {}
+        self.uplinks: dict[str, Uplink] = {}
+        self.agent_services: dict[str, LocalServices] = {}  # by the URL that they are announced at
+        self.resolver = Resolver()
+        self.users = Users()
+        self._reactor = reactor
+        self._node = node
+        self._on_change = on_change
+        self.agent = Agent.of_this_process()
+        self._sockets: dict[SocketKey, list[socket.socket]] = {}
+        self._retired: set[ExternalPort] = set()
+        self._retired_registries: set[Registry] = set()
+        self._retired_uplinks: set[Uplink] = set()
+
+    # --- change ---------------------------------------------------------------------------------
+
+    def plan(self, config: Config) -> Plan:
+        """Bind what is not bound yet. ListenError, and then nothing has changed."""
+        plan = Plan(config, {}, [])
+        try:
+            for listen, what in ports_of(config):
+                key = socket_key(listen, what)
+                sockets = self._sockets.get(key)
+                if sockets is None:
+                    sockets = bind(listen, what)
+                    plan.fresh.extend(sockets)
+                plan.sockets[key] = sockets
+        except BaseException:
+            plan.drop()
+            raise
+        return plan
+
+    async def commit(self, plan: Plan) -> None:
+        config = plan.config
+        before, self._sockets = self._sockets, plan.sockets
+        set_memory_limit(config.limits.memory)
+        self.users = Users(config.users)
+        self._commit_registration(config)
+        self._commit_external(config)
+        await self._commit_uplinks(config)
+        for key, sockets in before.items():
+            if key not in plan.sockets:
+                close_all(sockets)
+
+    def sockets(self, listen: Listen, what: str) -> list[socket.socket]:
+        return self._sockets[socket_key(listen, what)]
+
+    def _commit_registration(self, config: Config) -> None:
+        before, self.registration = self.registration, {}
+        registries, self.registries = self.registries, {}
+        for port in config.registration:
+            registry = registries.pop(port.name, None) or self._make_registry(port)
+            registry.apply(self.users, max_tunnels=port.limits.connections, max_streams=port.limits.streams)
+            self.registries[port.name] = registry
+            sockets = self.sockets(port, f"registration port {port.name}")
+            known = before.get(port.name)
+            if known is not None and known.uses(sockets):
+                known.configure(port, self._login_settings(port))
+                self.registration[port.name] = before.pop(port.name)
+        for gone in before.values():
+            gone.stop()  # before another port accepts from the same sockets
+        for port in config.registration:
+            if port.name not in self.registration:
+                sockets = self.sockets(port, f"registration port {port.name}")
+                self.registration[port.name] = RegistrationPort(
+                    port,
+                    sockets,
+                    self._reactor,
+                    self.registries[port.name],
+                    self._login_settings(port),
+                    self._on_change,
+                )
+        for registry in registries.values():
+            self._retire_registry(registry, config.timeouts.drain / 1000)
+
+    def _make_registry(self, port: model.RegistrationPort) -> Registry:
+        def on_table(table: RouteTable) -> None:
+            for external in self.external.values():
+                if external.config.registration == port.name:
+                    external.set_delegated(table)
+
+        directory = Directory(self._reactor, on_table, asyncio.get_running_loop().call_later)
+        return Registry(
+            port.name,
+            directory,
+            self.users,
+            max_tunnels=port.limits.connections,
+            max_streams=port.limits.streams,
+        )
+
+    def _login_settings(self, port: model.RegistrationPort) -> LoginSettings:
+        return LoginSettings(
+            node=self._node,
+            deadline_s=port.timeouts.head / 1000,
+            # Agents open no streams in a DMZ node.
+            tunnel=TunnelSettings(window=WINDOW, streams=0, silence_ms=SILENCE_MS, memory=TUNNEL_MEMORY),
+        )
+
+    def _commit_external(self, config: Config) -> None:
+        before, self.external = self.external, {}
+        for port in config.external:
+            sockets = self.sockets(port, f"external port {port.name}")
+            known = before.get(port.name)
+            if known is not None and known.uses(sockets) and known.can_become(port):
+                known.services.apply(at_port(config.services, port))
+                known.apply(port, self._delegated(port))
+                self.external[port.name] = before.pop(port.name)
+                continue
+            services = LocalServices(self._reactor, self.resolver)
+            services.apply(at_port(config.services, port))
+            self.external[port.name] = ExternalPort(
+                port, sockets, self._reactor, services, self._delegated(port)
+            )
+        for gone in before.values():
+            self._retire_external(gone, config.timeouts.drain / 1000)
+
+    def _delegated(self, port: model.ExternalPort) -> RouteTable:
+        registry = self.registries.get(port.registration or "")
+        return registry.directory.table if registry is not None else NO_ROUTES
+
+    async def _commit_uplinks(self, config: Config) -> None:
+        before, self.uplinks = self.uplinks, {}
+        settings = TunnelSettings(
+            window=WINDOW, streams=config.limits.streams, silence_ms=SILENCE_MS, memory=TUNNEL_MEMORY
+        )
+        timeout = config.timeouts.connect / 1000
+        for connect in config.connect:
+            services = self.agent_services.setdefault(
+                connect.url, LocalServices(self._reactor, self.resolver)
+            )
+            services.apply(at_agent(connect.services))
+            uplink = before.pop(connect.url, None)
+            if uplink is not None:
+                await uplink.apply(connect, services.table, settings, timeout)
+            else:
+                uplink = Uplink(
+                    self._reactor, self.agent, connect, services.table, settings, timeout, self._on_change
+                )
+                uplink.start()
+            self.uplinks[connect.url] = uplink
+        for gone in before.values():
+            await self._retire_uplink(gone, config.timeouts.drain / 1000)
+
+    # --- what a change leaves behind ------------------------------------------------------------
+
+    def _retire_external(self, port: ExternalPort, drain_s: float) -> None:
+        port.stop()
+        self._retired.add(port)
+
+        def end() -> None:
+            port.abort()
+            port.services.close()
+            self._retired.discard(port)
+
+        asyncio.get_running_loop().call_later(drain_s, end)
+
+    def _retire_registry(self, registry: Registry, drain_s: float) -> None:
+        registry.goaway("this registration port is closed")
+        self._retired_registries.add(registry)
+
+        def end() -> None:
+            registry.close(CODE_REFUSED, "this registration port is closed")
+            self._retired_registries.discard(registry)
+
+        asyncio.get_running_loop().call_later(drain_s, end)
+
+    async def _retire_uplink(self, uplink: Uplink, drain_s: float) -> None:
+        await uplink.drain("the agent does not need this tunnel any more")
+        services = self.agent_services.pop(uplink.url)
+        self._retired_uplinks.add(uplink)
+
+        def end() -> None:
+            uplink.close(CODE_REFUSED, "the agent has left")
+            services.close()
+            self._retired_uplinks.discard(uplink)
+
+        asyncio.get_running_loop().call_later(drain_s, end)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    async def drain(self, reason: str) -> None:
+        """Take nothing new; what runs goes on."""
+        for port in self.registration.values():
+            port.stop()
+        for external in self.external.values():
+            external.stop()
+        for uplink in self.uplinks.values():
+            await uplink.drain(reason)
+        for sockets in self._sockets.values():
+            close_all(sockets)
+        self._sockets = {}
+
+    def say_goodbye(self, reason: str) -> None:
+        """Ask the agents to go: nothing of ours runs in their tunnels any more."""
+        for registry in self._all_registries():
+            registry.goaway(reason)
+
+    @property
+    def connections(self) -> int:
+        """Connections of clients."""
+        return sum(port.connections for port in [*self.external.values(), *self._retired])
+
+    @property
+    def exchanges(self) -> int:
+        return sum(port.exchanges for port in [*self.external.values(), *self._retired])
+
+    @property
+    def parting(self) -> int:
+        """Dialled tunnels in which streams may still run."""
+        return sum(len(uplink.parting) for uplink in self._all_uplinks())
+
+    @property
+    def registered(self) -> int:
+        return sum(registry.tunnels for registry in self._all_registries())
+
+    async def close(self, reason: str) -> None:
+        """Cut what is left, and release everything; also what `drain` was not called for."""
+        await self.drain(reason)
+        for external in [*self.external.values(), *self._retired]:
+            external.abort()
+            external.services.close()
+        for uplink in self._all_uplinks():
+            uplink.close(CODE_REFUSED, reason)
+        for services in self.agent_services.values():
+            services.close()
+        for registry in self._all_registries():
+            registry.close(CODE_REFUSED, reason)
+        await self.resolver.close()
+
+    def _all_registries(self) -> list[Registry]:
+        return [*self.registries.values(), *self._retired_registries]
+
+    def _all_uplinks(self) -> list[Uplink]:
+        return [*self.uplinks.values(), *self._retired_uplinks]

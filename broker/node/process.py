@@ -1,0 +1,70 @@
+"""One node as a process: event loop, signals, log, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import uvloop
+
+from broker.config.model import Config
+from broker.errors import EXIT_DONE, EXIT_FAILED, BrokerError
+from broker.node.node import Node
+from broker.observe import logs
+
+log = logging.getLogger("broker.node")
+
+
+def run(config: Config) -> int:
+    """Run a node until it is told to end; the exit code."""
+    logs.set_up()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_node(config))
+
+
+async def run_node(config: Config) -> int:
+    node = Node(config)
+    try:
+        handle_signals(node)
+        await node.start()
+        await node.serve()
+        await node.shutdown()
+    except BrokerError as error:
+        log.error("%s", error)
+        return error.exit_code
+    except Exception:
+        log.exception("the node failed; this is a mistake in the program")
+        return EXIT_FAILED
+    finally:
+        await node.close()
+    return EXIT_DONE
+
+
+def handle_signals(node: Node) -> None:
+    """SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def end(name: str) -> None:
+        if node.leaving:
+            node.stop(f"a second signal, {name}")
+        else:
+            node.drain(name)
+
+    async def reload() -> None:
+        try:
+            await node.reload()
+        except BrokerError:
+            return  # the node has said why
+        except Exception:
+            log.exception("reload failed")
+
+    def on_hangup() -> None:
+        task = loop.create_task(reload(), name="reload")
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number.name)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)

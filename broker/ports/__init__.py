@@ -1,0 +1,1 @@
+"""External, registration and admin ports: listen, accept, hand over."""

@@ -1,0 +1,116 @@
+"""External ports: compiled Listeners on bound sockets, and the tables that they use."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from _fastpath.listener import Listener
+from _fastpath.reactor import Reactor
+from _fastpath.record import AccessLog
+from _fastpath.route import RouteTable
+from broker.config import model
+from broker.ports.sockets import bound_url
+from broker.services.compiled import settings_of
+from broker.services.local import LocalServices
+
+VIA = "broker"  # our pseudonym in Via (RFC 9110, 7.6.3)
+
+
+class ExternalPort:
+    """One external port. It owns copies of the sockets' descriptors; the sockets stay the node's."""
+
+    def __init__(
+        self,
+        config: model.ExternalPort,
+        sockets: list[socket.socket],
+        reactor: Reactor,
+        services: LocalServices,
+        delegated: RouteTable,
+        log: AccessLog | None = None,
+    ) -> None:
+        self.config = config
+        self.url = bound_url(config, sockets[0])
+        self.services = services
+        self._delegated = delegated
+        self._settings = settings_of(config.limits, config.timeouts)
+        self._sockets = sockets
+        self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
+
+    def _listen(self, sock: socket.socket, reactor: Reactor, log: AccessLog | None) -> Listener:
+        fd = os.dup(sock.fileno())
+        try:
+            return Listener(
+                reactor,
+                fd,
+                self.config.name,
+                self.config.scheme,
+                self._settings,
+                VIA,
+                self.services.table,
+                self._delegated,
+                self.config.service,
+                log,
+            )
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def uses(self, sockets: list[socket.socket]) -> bool:
+        return self._sockets is sockets
+
+    def can_become(self, config: model.ExternalPort) -> bool:
+        """Whether `apply` is enough for this; else another port takes the sockets over."""
+        same = (self.config.name, self.config.scheme, self.config.service)
+        return same == (config.name, config.scheme, config.service)
+
+    def apply(self, config: model.ExternalPort, delegated: RouteTable) -> None:
+        """Other limits, and the tables as they are now."""
+        self.config = config
+        self._settings = settings_of(config.limits, config.timeouts)
+        self.set_delegated(delegated)
+
+    def set_delegated(self, table: RouteTable) -> None:
+        self._delegated = table
+        for listener in self._listeners:
+            listener.swap(self.services.table, table, self._settings)
+
+    def stop(self) -> None:
+        """Accept no more; connections end after what they are doing."""
+        for listener in self._listeners:
+            listener.stop()
+
+    def abort(self) -> None:
+        for listener in self._listeners:
+            listener.abort()
+
+    @property
+    def connections(self) -> int:
+        return sum(listener.connections for listener in self._listeners)
+
+    @property
+    def exchanges(self) -> int:
+        return sum(listener.exchanges for listener in self._listeners)
+
+    def counters(self) -> dict[str, Any]:
+        total: dict[str, Any] = {}
+        for listener in self._listeners:
+            add_counters(total, listener.counters())
+        return total
+
+
+def add_counters(total: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add numbers, lists of numbers and maps of numbers, key by key."""
+    for key, value in more.items():
+        if isinstance(value, dict):
+            add_counters(total.setdefault(key, {}), value)
+        elif isinstance(value, list):
+            before = total.get(key, [0] * len(value))
+            total[key] = [a + b for a, b in zip(before, value, strict=True)]
+        else:
+            total[key] = total.get(key, 0) + value

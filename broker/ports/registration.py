@@ -1,0 +1,316 @@
+"""Registration ports: accept agents, log them in, hand their connections to the core.
+
+Before a login is through, its connection belongs to a stranger: a few hundred bytes of memory, a deadline,
+a size limit, and a bounded number of them. Where too many wait, the one that has waited longest gives way: an
+honest login takes milliseconds, so that silent connections cannot keep anybody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from _fastpath.reactor import Reactor
+from _fastpath.route import RouteTable
+from _fastpath.tunnel import Tunnel
+from broker.config import model
+from broker.observe.limited import Limiter
+from broker.ports.sockets import bound_url
+from broker.tunnel.dialler import address_text
+from broker.tunnel.handshake import (
+    HEAD_LIMIT,
+    Acceptance,
+    Refusal,
+    Registration,
+    acceptance_bytes,
+    read_registration,
+    refusal_bytes,
+)
+from broker.tunnel.registry import Member, Registry
+from broker.tunnel.uplink import TunnelSettings
+
+log = logging.getLogger("broker.ports")
+
+MAX_LOGINS = 1024  # connections that have not logged in yet, of one port
+MAX_LOGINS_PER_ADDRESS = 256
+ACCEPT_BATCH = 64
+PAUSE_S = 0.2  # out of descriptors: look again then
+LINGER_S = 1.0  # for the peer to read why it was refused
+READ_SIZE = 65536
+SPREAD_PER_TUNNEL_MS = 2
+SPREAD_MS = (250, 5000)
+NO_ROUTES = RouteTable([])  # agents open no streams
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(frozen=True, slots=True)
+class LoginSettings:
+    """What changes with a reload."""
+
+    node: str
+    deadline_s: float
+    tunnel: TunnelSettings
+
+
+def spread_ms(tunnels: int) -> int:
+    """Over how long that many tunnels may come back after a loss: logins are to stay below one per 2 ms."""
+    return min(max(SPREAD_PER_TUNNEL_MS * tunnels, SPREAD_MS[0]), SPREAD_MS[1])
+
+
+class Login:
+    """One connection that has not logged in yet, or is being told why it may not."""
+
+    __slots__ = ("address", "data", "host", "refused", "sock", "timer")
+
+    def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        self.sock = sock
+        self.host = address[0]
+        self.address = address_text(address)
+        self.data = b""
+        self.refused = False
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class RegistrationPort:
+    """One registration port. The sockets stay the node's."""
+
+    def __init__(
+        self,
+        config: model.RegistrationPort,
+        sockets: list[socket.socket],
+        reactor: Reactor,
+        registry: Registry,
+        settings: LoginSettings,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.url = bound_url(config, sockets[0])
+        self.registry = registry
+        self.settings = settings
+        self.accepted = 0
+        self.crowded_out = 0
+        self.refusals: Counter[str] = Counter()  # by code
+        self._sockets = sockets
+        self._reactor = reactor
+        self._on_change = on_change
+        self._logins: dict[Login, None] = {}  # the longest waiting first
+        self._per_host: Counter[str] = Counter()
+        self._limiter = Limiter()
+        self._loop = asyncio.get_running_loop()
+        self._paused: asyncio.TimerHandle | None = None
+        self._resume()
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def logins(self) -> int:
+        return len(self._logins)
+
+    def uses(self, sockets: list[socket.socket]) -> bool:
+        return self._sockets is sockets
+
+    def configure(self, config: model.RegistrationPort, settings: LoginSettings) -> None:
+        self.config = config
+        self.settings = settings
+
+    # --- accepting ------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Accept no more, and end the logins that are not through. Tunnels go on."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+        self._sockets = []
+        for login in list(self._logins):
+            self._drop(login)
+
+    def _resume(self) -> None:
+        self._paused = None
+        for sock in self._sockets:
+            self._loop.add_reader(sock, self._accept_some, sock)
+
+    def _pause(self) -> None:
+        # The connection stays in the backlog, and the socket would be ready for ever.
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+        self._paused = self._loop.call_later(PAUSE_S, self._resume)
+
+    def _accept_some(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._warn(
+                        "descriptors", f"registration port {self.name} cannot accept: {error.strerror}"
+                    )
+                    self._pause()
+                    return
+                continue
+            sock.setblocking(False)
+            self._begin(Login(sock, address))
+
+    def _begin(self, login: Login) -> None:
+        self.accepted += 1
+        if self._per_host[login.host] >= MAX_LOGINS_PER_ADDRESS:
+            self._crowd_out(next(other for other in self._logins if other.host == login.host))
+        elif len(self._logins) >= MAX_LOGINS:
+            self._crowd_out(next(iter(self._logins)))
+        self._logins[login] = None
+        self._per_host[login.host] += 1
+        login.timer = self._loop.call_later(self.settings.deadline_s, self._on_deadline, login)
+        self._loop.add_reader(login.sock, self._on_readable, login)
+
+    def _crowd_out(self, login: Login) -> None:
+        self.crowded_out += 1
+        self._warn("crowd", f"registration port {self.name}: too many connections that do not log in")
+        self._drop(login)
+
+    # --- logging in -----------------------------------------------------------------------------
+
+    def _on_readable(self, login: Login) -> None:
+        try:
+            chunk = login.sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._drop(login)
+            return
+        if login.refused:
+            return  # read and forgotten: closing with unread bytes would destroy our answer
+        searched = max(len(login.data) - 3, 0)
+        login.data += chunk
+        if searched and b"\r\n\r\n" not in login.data[searched:] and len(login.data) <= HEAD_LIMIT:
+            return  # scanned once, and not yet complete: no second scan before its end is there
+        try:
+            self._advance(login)
+        except Refusal as refusal:
+            self._refuse(login, refusal)
+
+    def _advance(self, login: Login) -> None:
+        if login.data[0] < 0x20:
+            # No HTTP at all, most likely a TLS hello: there is nothing that it would understand.
+            self._warn(
+                "tls", f"registration port {self.name}: {login.address} speaks TLS, or no HTTP; closed"
+            )
+            self.refusals["bad-request"] += 1
+            self._drop(login)
+            return
+        read = read_registration(login.data, HEAD_LIMIT)
+        if read is None:
+            return
+        registration, size = read
+        principal = self.registry.authenticate(registration.token)
+        member = self.registry.admit(principal, registration, login.address)
+        self._hand_over(login, registration, member, login.data[size:])
+
+    def _hand_over(self, login: Login, registration: Registration, member: Member, leftover: bytes) -> None:
+        settings = self.settings.tunnel
+        answer = acceptance_bytes(
+            Acceptance(
+                node=self.settings.node,
+                window=settings.window,
+                streams=settings.streams,
+                silence_ms=settings.silence_ms,
+                retry_ms=spread_ms(self.registry.tunnels),
+            )
+        )
+        try:
+            sent = login.sock.send(answer)
+        except OSError:
+            sent = 0
+        if sent != len(answer):
+            self._drop(login)  # a fresh connection takes these few bytes, or it is broken
+            return
+        self._forget(login)
+        fd = login.sock.detach()
+        try:
+            tunnel = self._make_tunnel(fd, registration, member, leftover)
+        except OSError as error:
+            os.close(fd)
+            self._warn("tunnel", f"registration port {self.name} cannot take a tunnel over: {error.strerror}")
+            return
+        self.registry.join(member, tunnel)
+        self._on_change()
+
+    def _make_tunnel(self, fd: int, registration: Registration, member: Member, leftover: bytes) -> Tunnel:
+        settings = self.settings.tunnel
+        return Tunnel(
+            self._reactor,
+            fd,
+            dialled=False,
+            name=member.label,
+            routes=NO_ROUTES,
+            local_window=settings.window,
+            peer_window=registration.window,
+            local_streams=settings.streams,
+            peer_streams=self.registry.streams_for(member),
+            silence=settings.silence_ms,
+            tunnel_memory=settings.memory,
+            on_control=lambda _tunnel, payload: self.registry.on_control(member, payload),
+            on_close=lambda _tunnel, code, reason: self._on_close(member, code, reason),
+            on_goaway=lambda _tunnel: self.registry.on_goaway(member),
+            leftover=leftover,
+        )
+
+    def _on_close(self, member: Member, code: int, reason: str) -> None:
+        self.registry.on_close(member, code, reason)
+        self._on_change()
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _on_deadline(self, login: Login) -> None:
+        if login.refused or not login.data:
+            self._drop(login)
+            return
+        self._refuse(login, Refusal(408, "request-timeout", "The registration took too long to arrive."))
+
+    def _refuse(self, login: Login, refusal: Refusal) -> None:
+        self.refusals[refusal.code] += 1
+        self._warn(
+            (login.host, refusal.code),
+            f"registration port {self.name} refused {login.address}: {refusal.code}: {refusal.sentence}",
+        )
+        login.data = b""
+        login.refused = True
+        try:
+            login.sock.send(refusal_bytes(refusal))
+            login.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._drop(login)
+            return
+        if login.timer is not None:
+            login.timer.cancel()
+        login.timer = self._loop.call_later(LINGER_S, self._on_deadline, login)
+
+    def _drop(self, login: Login) -> None:
+        self._forget(login)
+        login.sock.close()
+
+    def _forget(self, login: Login) -> None:
+        del self._logins[login]
+        self._per_host[login.host] -= 1
+        if not self._per_host[login.host]:
+            del self._per_host[login.host]
+        if login.timer is not None:
+            login.timer.cancel()
+        self._loop.remove_reader(login.sock)
+
+    def _warn(self, kind: object, line: str) -> None:
+        held = self._limiter.passes(kind)
+        if held is not None:
+            log.warning("%s%s", line, f" ({held} more like this before)" if held else "")

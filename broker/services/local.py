@@ -1,0 +1,93 @@
+"""The services that this node reaches itself: compiled targets and the routing table that leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from _fastpath.reactor import Reactor
+from _fastpath.route import RouteTable
+from _fastpath.service import Service as Target
+from broker.config.model import ExternalPort, Limits, Match, Service, Timeouts
+from broker.services.compiled import settings_of
+from broker.services.resolver import Resolver
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A service as one place offers it: its limits over the place's."""
+
+    service: Service
+    limits: Limits
+    timeouts: Timeouts
+
+
+def at_port(services: Iterable[Service], port: ExternalPort) -> list[Placed]:
+    return [Placed(service, service.limits_at(port), service.timeouts_at(port)) for service in services]
+
+
+def at_agent(services: Iterable[Service]) -> list[Placed]:
+    return [Placed(service, service.limits, service.timeouts) for service in services]
+
+
+class LocalServices:
+    """The services of one place: an external port, or the tunnels of an agent.
+
+    A reload keeps the targets, and with them the idle connections, of services whose upstreams stay the same.
+    """
+
+    def __init__(self, reactor: Reactor, resolver: Resolver) -> None:
+        self.table = RouteTable([])
+        self._reactor = reactor
+        self._resolver = resolver
+        self._targets: dict[Match, tuple[Service, Target]] = {}
+
+    def apply(self, places: Iterable[Placed]) -> None:
+        before, self._targets = self._targets, {}
+        for placed in places:
+            self._targets[placed.service.match] = placed.service, self._target(placed, before)
+        for _, target in before.values():
+            self._retire(target)
+        self.table = self._build()
+
+    def close(self) -> None:
+        self.apply([])
+
+    def status(self) -> list[dict[str, Any]]:
+        return [self._describe(service, target) for service, target in self._targets.values()]
+
+    def targets(self) -> list[Target]:
+        return [target for _, target in self._targets.values()]
+
+    def _target(self, placed: Placed, before: dict[Match, tuple[Service, Target]]) -> Target:
+        service = placed.service
+        settings = settings_of(placed.limits, placed.timeouts)
+        known = before.get(service.match)
+        if known is not None and known[0].upstreams == service.upstreams:
+            del before[service.match]
+            known[1].set_settings(settings)
+            return known[1]
+        target = Target(self._reactor, str(service.match), service.kind, settings)
+        self._resolver.add(target, service.upstreams)
+        return target
+
+    def _retire(self, target: Target) -> None:
+        self._resolver.remove(target)
+        target.close()
+
+    def _build(self) -> RouteTable:
+        routes = [(key.host, key.path, target) for key, (_, target) in self._targets.items() if not key.name]
+        names = {key.name: target for key, (_, target) in self._targets.items() if key.name}
+        return RouteTable(routes, names=names)
+
+    def _describe(self, service: Service, target: Target) -> dict[str, Any]:
+        addresses = self._resolver.addresses(service.upstreams)
+        return {
+            "service": str(service.match),
+            "kind": service.kind,
+            "upstreams": [upstream.url for upstream in service.upstreams],
+            "addresses": [":".join(str(part) for part in address[1:]) for address in addresses],
+            "problem": self._resolver.problems(service.upstreams),
+            **target.counters(),
+        }

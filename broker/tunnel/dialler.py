@@ -1,0 +1,253 @@
+"""Dialling: one `Dialler` keeps one tunnel to one DMZ node up.
+
+    resolve, connect (all addresses, none waited for long), handshake -> the core has the socket
+    lost or refused -> wait (backoff.py) -> again
+
+Failures are told once per reason, not once per try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohappyeyeballs
+
+from _fastpath.tunnel import Tunnel
+from broker.tunnel.backoff import Backoff
+from broker.tunnel.handshake import Acceptance, Refusal, Registration, read_answer, registration_bytes
+from broker.tunnel.links import tell
+from broker.tunnel.messages import announce_bytes, printable
+
+log = logging.getLogger("broker.tunnel")
+
+NEXT_ADDRESS_S = 0.25  # a connect that takes longer runs on beside the next address's
+HANDSHAKE_S = 10.0
+READ_SIZE = 65536
+
+
+class DialError(Exception):
+    """A try to register failed; the text is one clause for people."""
+
+    def __init__(self, reason: str, *, refused: bool = False, retry_after_s: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.refused = refused  # by the peer's answer, rather than by the network
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A registered connection: frames follow, `leftover` are the first of them."""
+
+    sock: socket.socket
+    acceptance: Acceptance
+    leftover: bytes
+    announced: bool  # the services fitted into the registration
+    peer: str
+
+
+class Owner(Protocol):
+    """What a Dialler needs of the Uplink that it belongs to."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def address(self) -> tuple[str, int]: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def connect_timeout_s(self) -> float: ...
+    def registration(self, index: int) -> Registration: ...
+    def make_tunnel(self, dialler: Dialler, link: Link) -> Tunnel: ...
+    def is_news(self, reason: str) -> bool: ...
+    def on_up(self) -> None: ...
+
+
+class Dialler:
+    def __init__(self, owner: Owner, index: int, backoff: Backoff | None = None) -> None:
+        self.index = index
+        self.tunnel: Tunnel | None = None
+        self.acceptance: Acceptance | None = None
+        self.peer = ""  # the address that answered
+        self.since = time.time()  # of the present state, wall clock
+        self.reason = ""  # why the last try failed, or the tunnel was lost
+        self._owner = owner
+        self._backoff = backoff or Backoff()
+        self._up_at = 0.0
+        self._over: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        return self.tunnel is not None
+
+    @property
+    def state(self) -> str:
+        if self.tunnel is not None:
+            return "up"
+        return "waiting" if self.reason else "connecting"
+
+    @property
+    def failures(self) -> int:
+        return self._backoff.failures
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"dial {self._owner.url}")
+
+    async def stop(self) -> None:
+        """Dial no more. A tunnel that is up stays: drain it, or close it."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def on_goaway(self, tunnel: Tunnel) -> None:
+        """The DMZ node opens no new streams in it: dial another, and let this one end by itself."""
+        if tunnel is self.tunnel:
+            self._fall("the DMZ node is going away")
+
+    def on_close(self, tunnel: Tunnel, code: int, reason: str) -> None:
+        if tunnel is self.tunnel:
+            self._fall(printable(reason) or f"closed with code {code}")
+
+    def _fall(self, reason: str) -> None:
+        self.tunnel = None
+        self.since = time.time()
+        self.reason = reason
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                self._rise(await open_link(self._owner, self.index))
+            except DialError as error:
+                delay = self._backoff.after_failure(refused=error.refused, suggested_s=error.retry_after_s)
+                self._report_failure(error, delay)
+            else:
+                delay = await self._until_fallen()
+            await asyncio.sleep(delay)
+
+    async def _until_fallen(self) -> float:
+        """Seconds to wait before the next try."""
+        assert self._over is not None and self.acceptance is not None
+        await self._over
+        lived = asyncio.get_running_loop().time() - self._up_at
+        log.warning(
+            "tunnel %d to %s is over after %.0f s: %s", self.index, self._owner.url, lived, self.reason
+        )
+        retry_ms = self.acceptance.retry_ms
+        return self._backoff.after_loss(lived, spread_s=None if retry_ms is None else retry_ms / 1000)
+
+    def _rise(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        self._over = loop.create_future()
+        registration = self._owner.registration(self.index)
+        try:
+            tunnel = self._owner.make_tunnel(self, link)
+        except OSError as error:
+            link.sock.close()
+            raise DialError(_explain(error)) from error
+        self.tunnel = tunnel
+        self.acceptance = link.acceptance
+        self.peer = link.peer
+        self.since = time.time()
+        self._up_at = loop.time()
+        self._backoff.succeeded()
+        self.reason = ""
+        if not link.announced:
+            tell(tunnel, announce_bytes(registration.services))
+        log.info(
+            "tunnel %d to %s is up (%s at %s)", self.index, self._owner.url, link.acceptance.node, link.peer
+        )
+        self._owner.on_up()
+
+    def _report_failure(self, error: DialError, delay: float) -> None:
+        self.since = time.time()
+        self.reason = error.reason
+        if self._owner.is_news(error.reason):
+            log.warning(
+                "no tunnel to %s: %s; trying on, next in %.1f s", self._owner.url, error.reason, delay
+            )
+
+
+async def open_link(owner: Owner, index: int) -> Link:
+    """Connect and register. DialError for everything that can go wrong on the way."""
+    sock = await _connect(owner)
+    try:
+        async with asyncio.timeout(HANDSHAKE_S):
+            return await _register(sock, owner, index)
+    except Refusal as error:
+        sock.close()
+        raise _refused(error) from None
+    except TimeoutError:
+        sock.close()
+        raise DialError(
+            f"it accepted the connection, but did not answer within {HANDSHAKE_S:.0f} s"
+        ) from None
+    except OSError as error:
+        sock.close()
+        raise DialError(_explain(error)) from None
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _connect(owner: Owner) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    host, port = owner.address
+    try:
+        async with asyncio.timeout(owner.connect_timeout_s):
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=loop
+            )
+    except TimeoutError:
+        raise DialError(f"no connection within {owner.connect_timeout_s:g} s") from None
+    except socket.gaierror as error:
+        raise DialError(f"the name {host} cannot be resolved ({error.strerror})") from None
+    except OSError as error:
+        raise DialError(_explain(error)) from None
+
+
+async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
+    loop = asyncio.get_running_loop()
+    request, announced = registration_bytes(owner.registration(index), owner.authority)
+    await loop.sock_sendall(sock, request)
+    data = b""
+    while True:
+        chunk = await loop.sock_recv(sock, READ_SIZE)
+        data += chunk
+        answer = read_answer(data, ended=not chunk)
+        if answer is not None:
+            acceptance, size = answer
+            return Link(sock, acceptance, data[size:], announced, address_text(sock.getpeername()))
+
+
+def address_text(address: tuple[str, int] | tuple[str, int, int, int] | str) -> str:
+    if isinstance(address, str):
+        return address or "unix"
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _refused(error: Refusal) -> DialError:
+    if error.status == 0:
+        return DialError(error.sentence.rstrip("."), refused=True)
+    reason = f"refused with {error.status} {error.code}: {error.sentence.rstrip('.')}"
+    return DialError(reason, refused=True, retry_after_s=error.retry_after)
+
+
+def _explain(error: OSError) -> str:
+    """Without addresses and numbers that change with every try."""
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    return printable(str(error)) or type(error).__name__

@@ -1,0 +1,129 @@
+"""The services that agents announced at one registration port, and the routing table made of them.
+
+The table changes only when a service appears or is forgotten, not when an agent comes or goes: a service
+whose agents are away stays known, so that its requests wait for them. How many may do so is bounded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from _fastpath.group import Group
+from _fastpath.reactor import Reactor
+from _fastpath.route import RouteTable
+from _fastpath.tunnel import Tunnel
+from broker.config.model import Match
+
+MAX_AWAY = 4096  # services that stay known while all their agents are away
+MAX_TUNNELS = 50_000  # of one service
+MAX_KNOWN = 50_000  # services of all agents of one registration port
+# What a table takes to build beyond this is followed by a pause of so many times that, lest a thousand
+# agents that come back, each with services of its own, keep the loop busy with tables.
+REBUILD_FREE_S = 0.002
+REBUILD_PAUSE = 4.0
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One known service: whose it is, and the tunnels that lead to it now."""
+
+    group: Group
+    owner: str
+    tunnels: set[Tunnel] = field(default_factory=set)
+
+
+class Directory:
+    """Changes are collected and become visible with `publish`."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        on_table: Callable[[RouteTable], None],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.table = RouteTable([])
+        self._reactor = reactor
+        self._on_table = on_table
+        self._call_later = call_later
+        self._entries: dict[Match, Entry] = {}
+        self._away: dict[Match, None] = {}  # without a tunnel, the longest away first
+        self._changed = False
+        self._waiting = False  # a publish is planned
+        self._not_before = 0.0
+
+    def owner(self, service: Match) -> str | None:
+        """The user whose agents lead to the service now; None where there is none."""
+        entry = self._entries.get(service)
+        return entry.owner if entry is not None and entry.tunnels else None
+
+    def has_room(self, service: Match) -> bool:
+        entry = self._entries.get(service)
+        return len(self._entries) < MAX_KNOWN if entry is None else len(entry.tunnels) < MAX_TUNNELS
+
+    def open(self, service: Match, tunnel: Tunnel, owner: str) -> None:
+        """The tunnel leads to the service from now on; requests that waited for it go at once."""
+        entry = self._entries.get(service)
+        if entry is None:
+            entry = Entry(Group(self._reactor, str(service)), owner)
+            self._entries[service] = entry
+            self._changed = True
+        if not entry.tunnels:
+            entry.owner = owner
+            self._away.pop(service, None)
+        if tunnel not in entry.tunnels:
+            entry.tunnels.add(tunnel)
+            entry.group.add(tunnel)
+
+    def withdraw(self, service: Match, tunnel: Tunnel) -> None:
+        """The agent is there, but has the service no more: where it was the last, nothing is waited for."""
+        if not self._detach(service, tunnel):
+            self._forget(service)
+
+    def leave(self, service: Match, tunnel: Tunnel) -> None:
+        """The agent went away: the service stays known, and its requests wait for a while."""
+        if not self._detach(service, tunnel):
+            self._away[service] = None
+            if len(self._away) > MAX_AWAY:
+                self._forget(next(iter(self._away)))
+
+    def publish(self) -> None:
+        """Hand the table on where it has changed: at once, or soon where building it takes long."""
+        if not self._changed or self._waiting:
+            return
+        pause = self._not_before - time.monotonic()
+        if pause > 0:
+            self._waiting = True
+            self._call_later(pause, self._publish_late)
+            return
+        started = time.monotonic()
+        self._changed = False
+        self.table = self._build()
+        self._on_table(self.table)
+        ended = time.monotonic()
+        self._not_before = ended + REBUILD_PAUSE * max(ended - started - REBUILD_FREE_S, 0)
+
+    def entries(self) -> list[tuple[Match, Entry]]:
+        return sorted(self._entries.items(), key=lambda item: str(item[0]))
+
+    def _publish_late(self) -> None:
+        self._waiting = False
+        self.publish()
+
+    def _detach(self, service: Match, tunnel: Tunnel) -> int:
+        """How many tunnels still lead to the service."""
+        entry = self._entries[service]
+        entry.tunnels.discard(tunnel)
+        entry.group.remove(tunnel)
+        return len(entry.tunnels)
+
+    def _forget(self, service: Match) -> None:
+        del self._entries[service]
+        self._away.pop(service, None)
+        self._changed = True
+
+    def _build(self) -> RouteTable:
+        routes = [(key.host, key.path, entry.group) for key, entry in self._entries.items() if not key.name]
+        names = {key.name: entry.group for key, entry in self._entries.items() if key.name}
+        return RouteTable(routes, names=names)

@@ -1,0 +1,250 @@
+"""The agent's side of one registration port: its tunnels there, what it announces, what was refused."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from _fastpath.reactor import Reactor
+from _fastpath.route import RouteTable
+from _fastpath.tunnel import Tunnel
+from broker.config.model import Connect, Match
+from broker.tunnel.dialler import Dialler, Link
+from broker.tunnel.handshake import Registration, is_agent_name
+from broker.tunnel.links import close_when_idle, tell
+from broker.tunnel.messages import Refused, RefusedService, announce_bytes, read_control
+
+log = logging.getLogger("broker.tunnel")
+
+MAX_REASONS = 32  # different failures that are told until a tunnel is up again
+REFUSED_BURST = 20  # "refused" messages that are looked at per tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What this process is to all DMZ nodes."""
+
+    name: str
+    instance: str
+
+    @classmethod
+    def of_this_process(cls) -> Agent:
+        return cls(node_name(), secrets.token_hex(16))
+
+
+def node_name() -> str:
+    """The host's name, in the form that the protocol allows."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname())[:64].strip("._-")
+    return name if is_agent_name(name) else "node"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelSettings:
+    """What this side says and does in every tunnel, dialled or accepted."""
+
+    window: int  # initial stream window that we grant
+    streams: int  # streams that a peer may open
+    silence_ms: int
+    memory: int  # bytes that one tunnel's windows may grow to
+
+
+class Uplink:
+    """One entry of `connect`: as many Diallers as it has tunnels."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        agent: Agent,
+        connect: Connect,
+        routes: RouteTable,
+        settings: TunnelSettings,
+        connect_timeout_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.connect = connect
+        self.refused: dict[str, RefusedService] = {}
+        self.lost = 0
+        self.diallers: list[Dialler] = []
+        self.connect_timeout_s = connect_timeout_s
+        self._reactor = reactor
+        self._agent = agent
+        self._routes = routes
+        self._settings = settings
+        self._on_change = on_change
+        self._reasons: set[str] = set()
+        self._services = _announced(connect)
+        self._parting: set[Tunnel] = set()  # of diallers that are gone, or say good-bye
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        while len(self.diallers) < self.connect.tunnels:
+            dialler = Dialler(self, len(self.diallers))
+            self.diallers.append(dialler)
+            dialler.start()
+
+    async def apply(
+        self, connect: Connect, routes: RouteTable, settings: TunnelSettings, connect_timeout_s: float
+    ) -> None:
+        """A reload: the same port, perhaps other services, another token, more tunnels or fewer."""
+        self.connect = connect
+        self.connect_timeout_s = connect_timeout_s
+        self._settings = settings
+        self._routes = routes
+        services = _announced(connect)
+        changed = services != self._services
+        self._services = services
+        for tunnel in self.tunnels():
+            tunnel.swap(routes)
+            if changed:
+                tell(tunnel, announce_bytes(services))
+        if changed:
+            self.refused.clear()
+        surplus = self.diallers[connect.tunnels :]
+        del self.diallers[connect.tunnels :]
+        for dialler in surplus:
+            await self._part(dialler, "this tunnel is not needed any more")
+        self.start()
+
+    async def drain(self, reason: str) -> None:
+        """Dial no more, take no new streams; those that run go on until `close`."""
+        for dialler in self.diallers:
+            await self._part(dialler, reason)
+        self.diallers.clear()
+
+    async def stop(self) -> None:
+        await self.drain("the agent stops")
+        self.close(0, "the agent stops")
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the tunnels that were drained, whatever still runs in them."""
+        for tunnel in list(self._parting):
+            tunnel.close(code, reason)
+
+    async def _part(self, dialler: Dialler, reason: str) -> None:
+        await dialler.stop()
+        if dialler.tunnel is not None:
+            self._parting.add(dialler.tunnel)
+            dialler.tunnel.goaway(0, reason)
+
+    # --- state ----------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return any(dialler.state == "up" for dialler in self.diallers)
+
+    @property
+    def parting(self) -> set[Tunnel]:
+        """Tunnels that take no new streams and are not closed yet."""
+        return self._parting
+
+    def tunnels(self) -> list[Tunnel]:
+        return [dialler.tunnel for dialler in self.diallers if dialler.tunnel is not None]
+
+    # --- what a Dialler needs -------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return self.connect.url
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.connect.host, self.connect.port
+
+    @property
+    def authority(self) -> str:
+        return self.connect.authority
+
+    def registration(self, index: int) -> Registration:
+        return Registration(
+            agent=self._agent.name,
+            instance=self._agent.instance,
+            index=index,
+            window=self._settings.window,
+            streams=self._settings.streams,
+            services=self._services,
+            token=self.connect.token.reveal() if self.connect.token is not None else None,
+        )
+
+    def make_tunnel(self, dialler: Dialler, link: Link) -> Tunnel:
+        budget = REFUSED_BURST
+
+        def on_control(_tunnel: Tunnel, payload: bytes) -> None:
+            nonlocal budget
+            budget -= 1
+            if budget >= 0:
+                self._on_control(payload)
+
+        def on_goaway(tunnel: Tunnel) -> None:
+            self._parting.add(tunnel)
+            close_when_idle(tunnel, "all streams have ended")
+            dialler.on_goaway(tunnel)
+            self._on_change()
+
+        def on_close(tunnel: Tunnel, code: int, reason: str) -> None:
+            self.lost += tunnel not in self._parting
+            self._parting.discard(tunnel)
+            dialler.on_close(tunnel, code, reason)
+            self._on_change()
+
+        # The socket object keeps the descriptor until the core has taken it over.
+        tunnel = Tunnel(
+            self._reactor,
+            link.sock.fileno(),
+            dialled=True,
+            name=f"{self.url} {dialler.index}",
+            routes=self._routes,
+            local_window=self._settings.window,
+            peer_window=link.acceptance.window,
+            local_streams=self._settings.streams,
+            peer_streams=link.acceptance.streams,
+            silence=link.acceptance.silence_ms,
+            tunnel_memory=self._settings.memory,
+            on_control=on_control,
+            on_close=on_close,
+            on_goaway=on_goaway,
+            leftover=link.leftover,
+        )
+        link.sock.detach()
+        return tunnel
+
+    def is_news(self, reason: str) -> bool:
+        """Whether this failure was not told since a tunnel was last up."""
+        if reason in self._reasons or len(self._reasons) >= MAX_REASONS:
+            return False
+        self._reasons.add(reason)
+        return True
+
+    def on_up(self) -> None:
+        self._reasons.clear()
+        self._on_change()
+
+    def _on_control(self, payload: bytes) -> None:
+        try:
+            message = read_control(payload)
+        except ValueError as error:
+            log.warning("%s sent a control message that makes no sense: %s", self.url, error)
+            return
+        if not isinstance(message, Refused):
+            return
+        ours = {str(service) for service in self._services}
+        for service in message.services:
+            if service.service not in ours:
+                continue
+            if self.refused.get(service.service) != service:
+                log.warning(
+                    "%s refuses the service %s: %s (%s)",
+                    self.url,
+                    service.service,
+                    service.reason,
+                    service.code,
+                )
+            self.refused[service.service] = service
+
+
+def _announced(connect: Connect) -> tuple[Match, ...]:
+    return tuple(dict.fromkeys(service.match for service in connect.services))

@@ -1,0 +1,60 @@
+"""Ports that nothing else takes, for the cases where port 0 can't be used (a node that must come back)."""
+
+import os
+import random
+import socket
+from pathlib import Path
+
+_LOW = 10240
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_given: set[int] = set()
+_random = random.Random(os.getpid() ^ random.SystemRandom().getrandbits(32))
+
+
+def _high() -> int:
+    """The kernel hands out ephemeral ports from here on; below, only those who ask get one."""
+    try:
+        return int(_EPHEMERAL.read_text().split()[0])
+    except OSError:
+        return 32768
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range, so that no outgoing connection can take it meanwhile."""
+    high = max(_high(), _LOW + 1000)
+    for _ in range(1000):
+        port = _random.randrange(_LOW, high)
+        if port not in _given and all(_free(family, port) for family in (socket.AF_INET, socket.AF_INET6)):
+            _given.add(port)
+            return port
+    raise AssertionError("no free port found")
+
+
+def _free(family: socket.AddressFamily, port: int) -> bool:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1" if family == socket.AF_INET else "::1", port))
+        except OSError as error:
+            # A machine without IPv6 can't have the port taken there.
+            return family == socket.AF_INET6 and error.errno != 98
+    return True
+
+
+def established(port: int) -> int:
+    """How many connections to this local port the kernel lists as established, both families."""
+    return len(_connections(port))
+
+
+def _connections(port: int) -> list[str]:
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "01" and int(fields[1].rpartition(":")[2], 16) == port:
+                found.append(line)
+    return found

@@ -1,0 +1,192 @@
+"""The side-by-side benchmark: processes, loads, medians and ratios, tables."""
+
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.peers import machine
+from bench.peers.__main__ import main, parse
+from bench.peers.contestants import contestants
+from bench.peers.contestants.programs import as_numbers, ask_version
+from bench.peers.loads import bulk
+from bench.peers.loads.idle import IdleClients
+from bench.peers.processes import Failed, Processes, established, free_ports
+from bench.peers.render import markdown
+from bench.peers.results import Measurement, Results
+from bench.peers.scenario import FIGURES
+from bench.peers.scenarios import scenarios
+from bench.peers.tables import number, overview_table, scenario_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def results() -> Results:
+    found = Results(
+        machine={"kernel": "6"},
+        settings={"rounds": 2},
+        contestants={
+            "a": {"title": "A", "version": "1.0"},
+            "b": {"title": "B", "version": ""},
+            "c": {"title": "C", "version": ""},
+        },
+        scenarios={"c64": "64 connections"},
+    )
+    for turn, (ours, theirs) in enumerate([(10.0, 20.0), (40.0, 100.0), (30.0, 40.0)]):
+        found.measurements.append(Measurement("c64", "a", turn, {"cpu_us": ours, "p50": 1.0}))
+        found.measurements.append(Measurement("c64", "b", turn, {"cpu_us": theirs, "p50": 2.0}))
+    found.measurements.append(Measurement("c64", "c", 0, failure="it | fell"))
+    return found
+
+
+def test_medians_and_ratios_are_taken_round_by_round(results: Results) -> None:
+    assert results.middle("c64", "a", "cpu_us") == 30
+    assert results.ratio("c64", "a", "b", "cpu_us") == 0.5
+    assert results.ratio("c64", "a", "c", "cpu_us") is None
+    assert results.middle("c64", "c", "cpu_us") is None
+
+
+def test_results_are_kept_in_a_file(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    results.save(path)
+    assert Results.load(path) == results
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="not a file"):
+        Results.load(path)
+
+
+def test_tables_show_ratios_and_failures(results: Results) -> None:
+    table = scenario_table(results, "c64", "b")
+    assert table.columns == ["contestant", "CPU µs/request", "x b", "p50 ms"]
+    assert table.rows[0] == ["A", "30.0", "0.50", "1.000"]
+    assert table.rows[2] == ["C (1 of 1 rounds failed: it | fell)", "-", "-", "-"]
+    assert overview_table(results, "cpu_us").rows[0] == ["A 1.0", "30.0"]
+    assert number(12345.6, 0) == "12,346"
+
+
+def test_the_document_is_markdown(results: Results) -> None:
+    results.skipped["d"] = "not there"
+    text = "\n".join(markdown(results, "b"))
+    assert "kernel 6" in text
+    assert "Skipped: d: not there" in text
+    assert "| C (1 of 1 rounds failed: it / fell) | - | - | - |" in text
+
+
+def test_every_scenario_and_contestant_has_a_name_of_its_own() -> None:
+    assert list(contestants(None)) == [each.name for each in contestants(None).values()]
+    assert list(scenarios()) == [each.name for each in scenarios().values()]
+    assert all(figure.digits < 4 for figure in FIGURES.values())
+
+
+def test_the_defaults_are_there() -> None:
+    options = parse([])
+    assert set(options.contestants.split(",")) <= set(contestants(None))
+    assert set(options.scenarios.split(",")) <= set(scenarios())
+
+
+def test_an_unknown_name_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers", "--contestants", "nobody"])
+    assert main() == 2
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert as_numbers("2.10.1") > as_numbers("2.9")
+    assert ask_version(None, "-v") == ""
+    assert ask_version(Path(sys.executable), "--version").startswith("3.")
+
+
+def test_the_machine_is_described() -> None:
+    about = machine.describe()
+    assert all(value not in ("", "unknown") for value in about.values())
+
+
+def test_processes_are_accounted_together_and_ended(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        processes.start("one", [sys.executable, "-c", "import signal; signal.pause()"])
+        processes.start("two", ["/bin/sh", "-c", "sleep 60 & wait"])
+        processes.check()
+        while len(pids := processes.pids()) < 3:  # the shell has not started its child yet
+            processes.check()
+            processes.pause(0.02)
+        assert set(processes.pids("one")) < set(pids)
+    assert not any(runs(pid) for pid in pids)
+
+
+def runs(pid: int) -> bool:
+    """Orphans that have ended may wait for whoever inherits them."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_process_that_ends_by_itself_is_noticed(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        processes.start("brief", ["/bin/sh", "-c", "echo goodbye; exit 3"])
+        processes.pause(10)
+        with pytest.raises(Failed, match="brief ended with 3: goodbye"):
+            processes.check()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[int]:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "broker.bench.service", "--port", str(port)]
+    with Processes(tmp_path) as processes:
+        processes.start("service", command, {"PYTHONPATH": str(ROOT)})
+        while not _listens(port):
+            processes.check()
+            processes.pause(0.02)
+        yield port
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_bulk_moves_whole_bodies(service: int, tmp_path: Path) -> None:
+    file = tmp_path / "body"
+    file.write_bytes(bytes(3_000_000))
+    assert bulk.upload("127.0.0.1", service, "/", file) == 3_000_000
+    assert bulk.download("127.0.0.1", service, "/bytes/5000000") > 4_990_000
+    with bulk.open_download("127.0.0.1", service, "/bytes/5000000"):
+        pass
+
+
+def test_downloads_go_on_beside_something(service: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with bulk.downloads("127.0.0.1", service, "/bytes/1000000", count=2, pace=5):
+        assert established(service) >= 2
+
+
+def test_a_short_download_is_noticed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Failed, match="95 bytes short"):
+            bulk.download("127.0.0.1", server.getsockname()[1], "/")
+        thread.join()
+
+
+def test_idle_clients_stay_connected(service: int) -> None:
+    with IdleClients("127.0.0.1", service) as clients:
+        clients.grow(3)
+        clients.grow(5)
+        assert established(service) == 5
+        assert clients.closed() == 0
