@@ -1,6 +1,6 @@
 from typing import final
 
-from _fastpath.connection import Connection
+from _fastpath.response import ResponseWriter
 
 @final
-class Client(Connection): ...
+class Client(ResponseWriter): ...

@@ -1,0 +1,334 @@
+"""Reading a client's requests: heads, bodies, and what came too early. See request.pxd."""
+
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+cimport cython
+from _fastpath.end cimport (
+    CODE_BAD_CODING, CODE_BAD_REQUEST, CODE_BAD_VERSION, CODE_BODY_TOO_LARGE, CODE_HEAD_TOO_LARGE, CODE_OVERLOADED,
+    CODE_URI_TOO_LONG, MAYBE_SENT, NEVER_SENT,
+)
+from _fastpath.forward cimport Origin, write_request
+from _fastpath.http1 cimport (
+    BODY_CHUNKED, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS, MAX_HEAD, SCAN_CODING, SCAN_HEAD_TOO_LARGE,
+    SCAN_URI_TOO_LONG, SCAN_VERSION, ChunkedDecoder, Field, Head, chunked_clear, chunked_next, scan_request,
+)
+from _fastpath.reactor cimport READ_SIZE
+from _fastpath.socket cimport OUT_LOW, RECV_AGAIN, uncork
+
+cdef enum:
+    LINGER_BYTES = 1048576
+
+cdef Field request_fields[MAX_FIELDS]
+
+
+cdef uint16_t scan_code(int error) noexcept:
+    if error == SCAN_HEAD_TOO_LARGE:
+        return CODE_HEAD_TOO_LARGE
+    if error == SCAN_URI_TOO_LONG:
+        return CODE_URI_TOO_LONG
+    if error == SCAN_VERSION:
+        return CODE_BAD_VERSION
+    if error == SCAN_CODING:
+        return CODE_BAD_CODING
+    return CODE_BAD_REQUEST
+
+
+@cython.no_gc
+cdef class RequestReader(Connection):
+    """The half of a client connection that requests come in by. Only compiled subclasses are useful."""
+
+    def __dealloc__(self):
+        free(self.stash)
+        free(self.held)
+        self.drop_decoder()
+
+    # --- hooks ------------------------------------------------------------
+
+    cdef void begin(self, const unsigned char* data, const Head* head,
+                    const unsigned char* body, size_t body_size) noexcept:
+        pass
+
+    cdef void request_ended(self) noexcept:
+        pass
+
+    cdef void watch(self, uint64_t delay_ms) noexcept:
+        pass
+
+    cdef void answer(self, uint16_t code, uint8_t delivery) noexcept:
+        pass
+
+    cdef void fail(self, uint16_t code, uint8_t delivery) noexcept:
+        pass
+
+    cdef void depart(self) noexcept:
+        pass
+
+    cdef void gone(self) noexcept:
+        pass
+
+    # --- the head ---------------------------------------------------------
+
+    cdef bint read_head(self) noexcept:
+        cdef Py_ssize_t count
+        if self.out.size >= OUT_LOW:
+            return False          # pipelining does not go on while the answers are not read; on_sent continues
+        if self.stash_size > 0 and not self.need_more:
+            return self.parse(self.stash, self.stash_size)
+        if not self.readable:
+            return False
+        count = self.receive(self.reactor.scratch, READ_SIZE)
+        if count == RECV_AGAIN:
+            return False
+        if count == 0 and self.stash_size == 0 and self.out.size > 0:
+            self.readable = False
+            self.depart()         # it asks for nothing more, but reads its answers to the end
+            return False
+        if count <= 0:
+            self.gone()
+            return False
+        if self.stash_size == 0:
+            return self.parse(self.reactor.scratch, <size_t>count)
+        if not self.keep(self.reactor.scratch, <size_t>count):
+            return False
+        return self.parse(self.stash, self.stash_size)
+
+    cdef bint parse(self, const unsigned char* data, size_t size) noexcept:
+        cdef const char* reason = NULL
+        cdef Head head
+        cdef int result
+        head.fields = request_fields
+        result = scan_request(data, size, &self.settings.scan, &self.scan_resume, &head, &reason)
+        if self.begun_us == 0:
+            self.begun_us = self.reactor.now_us
+        if result == 0:
+            if not self.need_more:
+                self.reactor.arm(self, self.settings.head_timeout)
+                self.need_more = True
+            if data != self.stash:
+                self.keep(data, size)
+            return self.fd >= 0
+        self.need_more = False
+        self.scan_resume = 0
+        if result < 0:
+            self.answer(scan_code(result), NEVER_SENT)
+            return False
+        self.begin(data, &head, data + result, size - <size_t>result)
+        return True
+
+    cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept:
+        # The canonical request, and its body where that is all there: until the response, it may be sent again.
+        cdef size_t capacity = head.size + 2048
+        cdef unsigned char* out = self.reactor.borrow(capacity)
+        cdef Origin origin
+        cdef Py_ssize_t size
+        if out == NULL:
+            return False
+        origin.address = <const unsigned char*>self.address
+        origin.address_size = self.address_size
+        origin.scheme = b"http"
+        origin.scheme_size = 4
+        origin.via = <const unsigned char*><char*>self.listener.via
+        origin.via_size = <uint32_t>len(self.listener.via)
+        origin.extra = NULL
+        origin.extra_size = 0
+        origin.trust_forwarded = False
+        origin.upgrade = False
+        size = write_request(data, head, &origin, out, capacity)
+        if size < 0:
+            return False
+        self.held = <unsigned char*>malloc(<size_t>size + body_size)
+        if self.held == NULL:
+            return False
+        memcpy(self.held, out, <size_t>size)
+        memcpy(self.held + size, data + head.size, body_size)
+        self.held_head = <uint32_t>size
+        self.held_body = <uint32_t>body_size
+        return True
+
+    cdef void release_held(self) noexcept:
+        if self.held != NULL:
+            free(self.held)
+            self.held = NULL
+            self.held_head = self.held_body = 0
+
+    # --- the body ---------------------------------------------------------
+
+    cdef bint pump(self) noexcept:
+        cdef size_t room
+        if self.peer is None:
+            return False
+        room = self.peer.room()
+        if room == 0:
+            return False          # on_room continues
+        if self.whole:
+            return self.pump_held(room)
+        if self.stash_size > 0:
+            return self.pump_stash(room)
+        if not self.readable:
+            return False
+        if self.framing == BODY_CHUNKED:
+            return self.pump_chunked(room)
+        return self.pump_length(room)
+
+    cdef bint pump_held(self, size_t room) noexcept:
+        cdef const unsigned char* data = self.held + self.held_head + self.request_seen
+        cdef size_t left = self.held_body - <size_t>self.request_seen
+        cdef size_t size = left if left < room else room
+        self.request_seen += size
+        if size == left:
+            self.request_ended()
+        self.peer.take_data(data, size, size == left)
+        uncork()
+        return self.state == CLIENT_RUNNING and size < left
+
+    cdef bint pump_stash(self, size_t room) noexcept:
+        cdef size_t size = self.stash_size if self.stash_size < room else room
+        cdef bint end
+        if self.framing == BODY_CHUNKED:
+            size = self.feed_chunked(self.stash, size)
+        else:
+            if size > self.request_left:
+                size = <size_t>self.request_left
+            self.request_left -= size
+            self.request_seen += size
+            end = self.request_left == 0
+            if end:
+                self.request_ended()
+            self.peer.take_data(self.stash, size, end)
+        uncork()                  # the stash may move or go away now
+        if self.fd >= 0:
+            self.drop_stash(size)
+        return self.fd >= 0
+
+    cdef bint pump_length(self, size_t room) noexcept:
+        cdef size_t capacity = 0
+        cdef unsigned char* memory = self.peer.reserve(&capacity)
+        cdef bint direct = memory != NULL
+        cdef Py_ssize_t count
+        cdef bint end
+        if not direct:
+            memory = self.reactor.scratch
+            capacity = READ_SIZE if room > READ_SIZE else room
+        if capacity > self.request_left:
+            capacity = <size_t>self.request_left
+        count = self.receive(memory, capacity)
+        end = count > 0 and <uint64_t>count == self.request_left
+        if count > 0:
+            self.request_left -= <uint64_t>count
+            self.request_seen += <uint64_t>count
+            if end:
+                self.request_ended()
+            else:
+                self.watch(self.settings.idle_timeout)
+        if direct:
+            self.peer.commit(<size_t>count if count > 0 else 0, end)
+        elif count > 0:
+            self.peer.take_data(memory, <size_t>count, end)
+            uncork()
+        if count == 0 or (count < 0 and count != RECV_AGAIN):
+            self.gone()
+        return count > 0
+
+    cdef bint pump_chunked(self, size_t room) noexcept:
+        cdef size_t capacity = READ_SIZE if room > READ_SIZE else room
+        cdef Py_ssize_t count = self.receive(self.reactor.scratch, capacity)
+        cdef size_t used
+        if count == RECV_AGAIN:
+            return False
+        if count <= 0:
+            self.gone()
+            return False
+        self.watch(self.settings.idle_timeout)
+        used = self.feed_chunked(self.reactor.scratch, <size_t>count)
+        uncork()
+        if self.fd >= 0 and self.state != CLIENT_LINGER and used < <size_t>count:
+            self.keep(self.reactor.scratch + used, <size_t>count - used)
+        return self.fd >= 0
+
+    cdef size_t feed_chunked(self, const unsigned char* data, size_t size) noexcept:
+        # Returns how many bytes belonged to the body's encoding.
+        cdef const unsigned char* body = NULL
+        cdef size_t used = 0, done = 0, body_size = 0
+        cdef int event
+        if self.decoder == NULL:
+            self.decoder = <ChunkedDecoder*>malloc(sizeof(ChunkedDecoder))
+            if self.decoder == NULL:
+                self.fail(CODE_OVERLOADED, MAYBE_SENT)
+                return size
+            memset(self.decoder, 0, sizeof(ChunkedDecoder))
+        while done < size:
+            event = chunked_next(self.decoder, data + done, size - done, &used, &body, &body_size)
+            done += used
+            if event == CHUNKED_DATA:
+                self.request_seen += body_size
+                if self.request_seen > self.settings.body:
+                    self.fail(CODE_BODY_TOO_LARGE, MAYBE_SENT)
+                    return size
+                self.peer.take_data(body, body_size, False)
+                if self.peer is None:
+                    return size   # answered in the meantime: the connection ends
+            elif event == CHUNKED_END:
+                self.peer.take_end(self.decoder.trailers, self.decoder.trailers_size)
+                self.request_ended()
+                return done
+            elif event != CHUNKED_MORE:
+                self.fail(CODE_BAD_REQUEST, MAYBE_SENT)
+                return size
+        return done
+
+    cdef void drop_decoder(self) noexcept:
+        if self.decoder != NULL:
+            chunked_clear(self.decoder)
+            free(self.decoder)
+            self.decoder = NULL
+
+    cdef bint discard(self) noexcept:
+        cdef Py_ssize_t count
+        if not self.readable:
+            return False
+        count = self.receive(self.reactor.scratch, READ_SIZE)
+        if count == RECV_AGAIN:
+            return False
+        if count > 0:
+            self.lingered += <uint32_t>count
+        if count == 0 and self.out.size > 0:
+            self.readable = False
+            self.close_gracefully()
+            return False
+        if count <= 0 or self.lingered > LINGER_BYTES:
+            self.gone()
+            return False
+        return True
+
+    # --- the stash --------------------------------------------------------
+
+    cdef bint keep(self, const unsigned char* data, size_t size) noexcept:
+        cdef size_t need = self.stash_size + size
+        cdef size_t capacity = self.stash_capacity
+        cdef unsigned char* memory
+        if need > capacity:
+            capacity = need if capacity * 2 < need else capacity * 2
+            memory = <unsigned char*>realloc(self.stash, capacity)
+            if memory == NULL or capacity > <size_t>MAX_HEAD * 4:
+                if memory != NULL:
+                    self.stash = memory
+                    self.stash_capacity = <uint32_t>capacity
+                self.gone()
+                return False
+            self.stash = memory
+            self.stash_capacity = <uint32_t>capacity
+        memcpy(self.stash + self.stash_size, data, size)
+        self.stash_size = <uint32_t>need
+        return True
+
+    cdef void drop_stash(self, size_t used) noexcept:
+        if self.stash == NULL:
+            return
+        self.stash_size -= <uint32_t>used
+        if self.stash_size == 0:
+            free(self.stash)
+            self.stash = NULL
+            self.stash_capacity = 0
+        else:
+            memmove(self.stash, self.stash + used, self.stash_size)

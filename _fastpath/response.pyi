@@ -1,0 +1,6 @@
+from typing_extensions import disjoint_base
+
+from _fastpath.request import RequestReader
+
+@disjoint_base
+class ResponseWriter(RequestReader): ...

@@ -1,0 +1,161 @@
+"""Writing the responses to a client's requests. See response.pxd."""
+
+from libc.string cimport memcpy
+
+cimport cython
+from _fastpath.end cimport CODE_OVERLOADED, CODE_UPSTREAM_PROTOCOL, HEAD_END, HEAD_INTERIM, SENT
+from _fastpath.forward cimport Reply, write_reply
+from _fastpath.http1 cimport (
+    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, Head, ScanLimits,
+    chunk_size_line, scan_response,
+)
+from _fastpath.request cimport CLIENT_RUNNING
+from _fastpath.socket cimport uncork
+
+cdef enum:
+    JOIN_BODY = 4096              # a body up to this size is copied behind its head: one piece, one send
+    REPLY_SLACK = 1024            # what write_reply may add
+
+cdef const char* LAST_CHUNK = b"0\r\n\r\n"
+cdef const char* CRLF = b"\r\n"
+cdef Field reply_fields[MAX_FIELDS]
+cdef ScanLimits reply_limits      # the upstream's node has applied its own limits already
+reply_limits.head = MAX_CANONICAL_HEAD
+reply_limits.headers = MAX_FIELDS
+reply_limits.uri = MAX_CANONICAL_HEAD
+
+
+@cython.no_gc
+cdef class ResponseWriter(RequestReader):
+    """The half of a client connection that responses go out by. Only compiled subclasses are useful."""
+
+    # --- hooks ------------------------------------------------------------
+
+    cdef void finish(self) noexcept:
+        pass
+
+    cdef void cut(self) noexcept:
+        pass
+
+    # --- the response -----------------------------------------------------
+
+    cdef size_t room(self) noexcept:
+        return self.sink_room()
+
+    cdef void take_head(self, const unsigned char* head, size_t head_size,
+                        const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
+        cdef const char* reason = NULL
+        cdef uint32_t resume = 0
+        cdef Head reply
+        cdef int result
+        reply.fields = reply_fields
+        result = scan_response(head, head_size, &reply_limits, self.method_id, &resume, &reply, &reason)
+        if self.reply_begun or result <= 0 or <size_t>result != head_size:
+            self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+        elif flags & HEAD_INTERIM:
+            if self.minor >= 1 and 100 <= reply.status < 200 and reply.status != 101:
+                self.write(head, head_size)
+                uncork()
+        elif reply.status < 200:
+            self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+        else:
+            self.begin_reply(head, &reply, body, body_size, flags)
+
+    cdef void begin_reply(self, const unsigned char* data, const Head* head,
+                          const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
+        cdef size_t capacity = head.size + REPLY_SLACK + JOIN_BODY
+        cdef unsigned char* out = self.reactor.borrow(capacity)
+        cdef Py_ssize_t size = -1
+        cdef Reply reply
+        self.replied_us = self.reactor.now_us
+        self.status = head.status
+        self.delivery = SENT
+        self.reply_framing = head.framing
+        self.reply_left = head.content_length if head.framing == BODY_LENGTH else 0
+        if head.framing == BODY_CHUNKED and self.minor == 0:
+            self.reply_framing = BODY_UNTIL_CLOSE
+        self.close_after = (
+            not self.keep_alive or not self.request_done or self.listener.stopping
+            or self.reply_framing == BODY_UNTIL_CLOSE
+        )
+        reply.minor = self.minor
+        reply.close = self.close_after
+        reply.keep_alive_10 = self.minor == 0 and not self.close_after
+        reply.upgrade = False
+        reply.via = <const unsigned char*><char*>self.listener.via
+        reply.via_size = <uint32_t>len(self.listener.via)
+        if out != NULL:
+            size = write_reply(data, head, &reply, out, capacity - JOIN_BODY)
+        if size < 0:
+            self.fail(CODE_OVERLOADED, SENT)
+            return
+        self.reply_begun = True
+        self.watch(0)
+        if self.reply_framing == BODY_LENGTH and body_size <= JOIN_BODY and body_size <= self.reply_left:
+            # Head and body are one piece: one plain send.
+            memcpy(out + size, body, body_size)
+            self.reply_left -= body_size
+            self.reply_seen += body_size
+            self.unreported += body_size
+            self.reactor.arena_used -= capacity - <size_t>size - body_size
+            self.write(out, <size_t>size + body_size)
+        else:
+            self.reactor.arena_used -= capacity - <size_t>size
+            self.write(out, <size_t>size)
+            if body_size:
+                self.send_body(body, body_size)
+                uncork()          # the body is only lent for this call
+        if flags & HEAD_END and self.reply_begun and self.state == CLIENT_RUNNING:
+            self.end_reply()
+
+    cdef void take_data(self, const unsigned char* data, size_t size, bint end) noexcept:
+        if not self.reply_begun:
+            self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+            return
+        if size:
+            self.send_body(data, size)
+        if end and self.state == CLIENT_RUNNING and self.peer is not None:
+            self.end_reply()
+
+    cdef void send_body(self, const unsigned char* data, size_t size) noexcept:
+        cdef unsigned char* line
+        if self.reply_framing == BODY_LENGTH:
+            if size > self.reply_left:
+                self.cut()        # more than was announced
+                return
+            self.reply_left -= size
+        elif self.reply_framing == BODY_NONE:
+            self.cut()
+            return
+        self.reply_seen += size
+        self.unreported += size
+        if self.reply_framing == BODY_CHUNKED:
+            line = self.reactor.borrow(20)
+            if line == NULL:
+                self.cut()
+                return
+            self.write(line, <size_t>chunk_size_line(size, line))
+        self.write(data, size)
+        if self.reply_framing == BODY_CHUNKED:
+            self.write(CRLF, 2)
+
+    cdef void take_end(self, const unsigned char* trailers, size_t size) noexcept:
+        if not self.reply_begun:
+            self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+            return
+        if size and self.reply_framing == BODY_CHUNKED:
+            self.reply_framing = BODY_NONE
+            self.write(LAST_CHUNK, 3)
+            self.write(trailers, size)
+            self.write(CRLF, 2)
+            uncork()
+        self.end_reply()
+
+    cdef void end_reply(self) noexcept:
+        if self.reply_framing == BODY_LENGTH and self.reply_left > 0:
+            self.cut()            # less than was announced
+            return
+        if self.reply_framing == BODY_CHUNKED:
+            self.write(LAST_CHUNK, 5)
+        self.reply_done = True
+        self.finish()
