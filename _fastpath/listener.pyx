@@ -143,7 +143,7 @@ cdef class Listener(Port):
                     self.reactor.arm(self, PAUSE_MS)
                     return
                 continue
-            set_stream_options(fd, address.ss_family != net.AF_UNIX)
+            set_stream_options(fd, &address)
             connection = Client.__new__(Client) if self.kind == PORT_HTTP else TcpEnd.__new__(TcpEnd)
             connection.reactor = self.reactor
             connection.listener = self

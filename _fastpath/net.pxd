@@ -54,7 +54,7 @@ cdef extern from "<netinet/in.h>" nogil:
     uint16_t htons(uint16_t)
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    int TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT
+    int TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT, TCP_CONGESTION
 
 cdef extern from "<sys/un.h>" nogil:
     struct sockaddr_un:

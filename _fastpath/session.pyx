@@ -18,7 +18,7 @@ from _fastpath.memory cimport (
     Chunk, chunk_bytes, chunk_data, chunk_free, chunk_new, memory_limit, queue_vectors,
 )
 from _fastpath.output cimport (
-    COMMIT_TARGET, NOT_COMMITTED, Lane, output_clear, output_sent, output_start, output_turn,
+    BATCH_TARGET, COMMIT_TARGET, NOT_COMMITTED, Lane, output_clear, output_sent, output_start, output_turn,
     queue_frame, ring_append, ring_start,
 )
 from _fastpath.slots cimport (
@@ -505,7 +505,7 @@ cdef class Session(Sender):
     # --- bytes out ----------------------------------------------------------
 
     cdef int gather(self, iovec* vectors, int slots, size_t limit) noexcept:
-        cdef size_t target = limit if limit < COMMIT_TARGET else <size_t>COMMIT_TARGET
+        cdef size_t target = <size_t>COMMIT_TARGET if self.output.blocked else <size_t>BATCH_TARGET
         cdef Lane* lane
         if BROKER_DEBUG:
             audit(self)

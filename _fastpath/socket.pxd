@@ -45,7 +45,8 @@ cdef class Socket(Pollable):
 
 # Sends what is corked, if anything.
 cdef void uncork() noexcept
-cdef void set_stream_options(int fd, bint tcp) noexcept
+# Options of a connection whose other end is `peer`.
+cdef void set_stream_options(int fd, const sockaddr_storage* peer) noexcept
 cdef void set_lowat(int fd) noexcept      # a tunnel's kernel queue is kept short: priority needs it
 # A non-blocking connect; the descriptor, or -1.
 cdef int start_connect(const sockaddr_storage* address, socklen_t size) noexcept

@@ -14,6 +14,7 @@ cdef enum:
     FLUSH_BYTES = 1048576
     SMALL_WRITE = 4096            # pieces up to this in all are joined: send costs less than sendmsg
     NOTSENT_LOWAT = 131072
+    MAX_CONGESTION = 16           # the kernel's TCP_CA_NAME_MAX
 
 # The one corked Socket of this thread; a borrowed reference, cleared by uncork and by remove.
 cdef Socket corked = None
@@ -21,6 +22,10 @@ cdef iovec pieces[CORK_PIECES]
 cdef int piece_count = 0
 cdef size_t piece_bytes = 0
 cdef unsigned char joined[SMALL_WRITE]
+
+cdef char congestion[MAX_CONGESTION]
+cdef uint32_t congestion_size = 0             # 0: the kernel's default
+cdef bint congestion_everywhere = False       # else on the loopback only
 
 
 cdef Py_ssize_t send_vectors(int fd, iovec* vectors, int count, size_t size) noexcept:
@@ -243,10 +248,45 @@ cdef class Socket(Pollable):
         pass
 
 
-cdef void set_stream_options(int fd, bint tcp) noexcept:
+def set_congestion(str choice not None) -> None:
+    """Choose the congestion control of connections that are made from now on.
+
+    "system": the kernel's default. "auto": the same, but on the loopback "reno", which every kernel offers to everybody: there
+    is no network to share, and the timers of pacing ones such as bbr cost more than the copying. Otherwise a name of at most 15
+    ASCII characters for all connections; where the kernel refuses it, its default remains.
+    """
+    global congestion_size, congestion_everywhere
+    name = b"" if choice == "system" else b"reno" if choice == "auto" else choice.encode("ascii")
+    if len(name) >= MAX_CONGESTION:
+        raise ValueError("the name of a congestion control has at most 15 characters")
+    congestion_everywhere = choice != "auto"
+    congestion_size = <uint32_t>len(name)
+    memcpy(congestion, <char*>name, len(name))
+
+
+cdef bint is_loopback(const sockaddr_storage* address) noexcept:
+    cdef const unsigned char* raw
+    cdef int i
+    if address.ss_family == net.AF_INET:
+        return (<const unsigned char*>&(<const net.sockaddr_in*>address).sin_addr)[0] == 127
+    if address.ss_family != net.AF_INET6:
+        return False
+    raw = <const unsigned char*>&(<const net.sockaddr_in6*>address).sin6_addr
+    for i in range(10):
+        if raw[i] != 0:
+            return False
+    if raw[10] == 0xff and raw[11] == 0xff:
+        return raw[12] == 127
+    return raw[10] == raw[11] == raw[12] == raw[13] == raw[14] == 0 and raw[15] == 1
+
+
+cdef void set_stream_options(int fd, const sockaddr_storage* peer) noexcept:
     cdef int one = 1
-    if tcp:
-        net.setsockopt(fd, net.IPPROTO_TCP, net.TCP_NODELAY, &one, sizeof(one))
+    if peer.ss_family == net.AF_UNIX:
+        return
+    net.setsockopt(fd, net.IPPROTO_TCP, net.TCP_NODELAY, &one, sizeof(one))
+    if congestion_size and (congestion_everywhere or is_loopback(peer)):
+        net.setsockopt(fd, net.IPPROTO_TCP, net.TCP_CONGESTION, congestion, congestion_size)
 
 
 cdef void set_lowat(int fd) noexcept:
@@ -258,7 +298,7 @@ cdef int start_connect(const sockaddr_storage* address, socklen_t size) noexcept
     cdef int fd = net.socket(address.ss_family, net.SOCK_STREAM | net.SOCK_NONBLOCK | net.SOCK_CLOEXEC, 0)
     if fd < 0:
         return -1
-    set_stream_options(fd, address.ss_family != net.AF_UNIX)
+    set_stream_options(fd, address)
     if net.connect(fd, <const sockaddr*>address, size) < 0 and errno != net.EINPROGRESS:
         net.close(fd)
         return -1

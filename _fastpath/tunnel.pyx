@@ -70,6 +70,8 @@ cdef class Tunnel(SessionOwner):
     def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
                  uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
                  uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b""):
+        cdef net.sockaddr_storage peer
+        cdef net.socklen_t peer_size = sizeof(peer)
         self.reactor = reactor
         self.name = name
         self.routes = routes
@@ -86,7 +88,8 @@ cdef class Tunnel(SessionOwner):
         self.link.tunnel = self
         self.link.reactor = reactor
         self.link.fd = fd
-        set_stream_options(fd, True)
+        if net.getpeername(fd, <net.sockaddr*>&peer, &peer_size) == 0:
+            set_stream_options(fd, &peer)
         set_lowat(fd)
         if reactor.add(self.link) < 0:
             self.link.fd = -1

@@ -8,7 +8,8 @@
 #
 # A grant is made when at least half of the window may be granted, so that there is one WINDOW frame for
 # many DATA frames. The window doubles when the reader consumed a whole window within about two
-# round trips: then the window, not the sender or the reader, is what limits the stream. What a sender
+# round trips: then the window, not the sender or the reader, is what limits the stream. Up to BUSY_WINDOW it also
+# doubles when it was consumed within BUSY_US: each update wakes the sender. What a sender
 # sends and nobody reads never makes it grow. It halves under memory pressure and when it is used slowly, never
 # below `base`. Credit that was granted can't be taken back: a window that shrank is
 # reached by granting less.
@@ -17,6 +18,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:
     MAX_STREAM_WINDOW = 16777216  # no window grows above this
+    BUSY_WINDOW = 1048576
+    BUSY_US = 10000
     SLOW_US = 2000000             # a window that was not half used for this long (or 16 round trips) halves
 
 # What the windows of one tunnel may promise together.

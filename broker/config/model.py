@@ -274,6 +274,8 @@ class Config:
     services: tuple[Service, ...] = ()
     connect: tuple[Connect, ...] = ()
     admin: Admin | None = None
+    congestion: str = "auto"
+    """Of TCP connections: `auto`, `system`, or a name that the kernel knows."""
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     source: Path | None = None

@@ -44,6 +44,7 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
         services=services,
         connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
         admin=resolve_admin(file.admin),
+        congestion=file.tcp.congestion,
         limits=limits,
         timeouts=timeouts,
         source=source,

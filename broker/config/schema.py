@@ -177,6 +177,12 @@ class AdminSection(Section):
     listen: Annotated[Listen, Written("URL", values.parse_admin)]
 
 
+class TcpSection(Section):
+    """Of all TCP connections of the node."""
+
+    congestion: Annotated[str, Written("name", values.parse_congestion)] = "auto"
+
+
 class FileSection(Section):
     """The whole file."""
 
@@ -186,5 +192,6 @@ class FileSection(Section):
     services: list[ServiceSection] = []
     connect: list[ConnectSection] = []
     admin: AdminSection | None = None
+    tcp: TcpSection = TcpSection()
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 import urllib.parse
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -119,6 +120,22 @@ def parse_name(value: object) -> str:
     if not NAME.fullmatch(text(value)):
         raise ValueError("must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit")
     return text(value)
+
+
+def parse_congestion(value: object) -> str:
+    """`auto`, `system`, or a congestion control that this kernel offers to this user."""
+    name = text(value)
+    if name in ("auto", "system"):
+        return name
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+    except (OSError, ValueError):
+        raise ValueError(
+            f"must be auto, system or a congestion control that this user may choose, not {name!r}:"
+            " see /proc/sys/net/ipv4/tcp_allowed_congestion_control"
+        ) from None
+    return name
 
 
 def parse_user_name(value: object) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from _fastpath.memory import set_memory_limit
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
+from _fastpath.socket import set_congestion
 from broker.config import model
 from broker.config.model import Config, Listen
 from broker.identity.users import Users
@@ -103,6 +104,7 @@ class Parts:
         config = plan.config
         before, self._sockets = self._sockets, plan.sockets
         set_memory_limit(config.limits.memory)
+        set_congestion(config.congestion)
         self.users = Users(config.users)
         self._commit_registration(config)
         self._commit_external(config)
