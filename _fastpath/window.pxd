@@ -8,8 +8,9 @@
 #
 # A grant is made when at least half of the window may be granted, so that there is one WINDOW frame for
 # many DATA frames. The window doubles when the reader consumed a whole window within about two
-# round trips: then the window, not the sender or the reader, is what limits the stream. Up to BUSY_WINDOW it also
-# doubles when it was consumed within BUSY_US: each update wakes the sender. What a sender
+# round trips: then the window, not the sender or the reader, is what limits the stream. While the windows of
+# its tunnel are no more than BUSY_WINDOW together it also doubles when it was consumed within BUSY_US: each update wakes
+# the sender, and what is under way then is too little for a small message to wait behind. What a sender
 # sends and nobody reads never makes it grow. It halves under memory pressure and when it is used slowly, never
 # below `base`. Credit that was granted can't be taken back: a window that shrank is
 # reached by granting less.

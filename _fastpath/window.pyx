@@ -81,7 +81,7 @@ cdef inline bint may_grow(const Credit* credit, const Budget* budget) noexcept:
 cdef inline void measure(Credit* credit, Budget* budget, uint64_t now_us, uint64_t rtt_us) noexcept:
     # A whole window was consumed: was it the window that limited the stream, or do its updates come too often?
     cdef uint64_t fast = 2 * rtt_us
-    if credit.window < BUSY_WINDOW and fast < BUSY_US:
+    if budget.promised <= BUSY_WINDOW and fast < BUSY_US:
         fast = BUSY_US
     if chunk_bytes() > memory_limit() - (memory_limit() >> 2):
         if credit.window > credit.base:
