@@ -29,6 +29,16 @@ cdef enum:
     LINGER_MS = 2000
     MAX_TRIES = 3
 
+# To a request that came in plain text where TLS is spoken: nothing of it was looked at.
+cdef bytes plain_answer = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nBroker-Error: bad-request\r\n"
+    b"Broker-Delivery: never-sent\r\nCache-Control: no-store\r\nContent-Length: 134\r\nConnection: close\r\n\r\n"
+    b'{"type":"about:blank","title":"Bad Request","status":400,"code":"bad-request","detail":'
+    b'"This port speaks TLS: use https:// instead."}\n'
+)
+cdef const char* PLAIN_ANSWER = plain_answer
+cdef size_t PLAIN_SIZE = len(plain_answer)
+
 cdef Field held_fields[MAX_FIELDS]
 cdef ScanLimits held_limits       # a held head has met its limits before it was made canonical
 held_limits.head = MAX_CANONICAL_HEAD
@@ -44,13 +54,18 @@ cdef class Client(ResponseWriter):
     # --- the connection ---------------------------------------------------
 
     cdef void accepted(self) noexcept:
-        self.readable = self.writable = True
-        self.reactor.arm(self, self.settings.idle_timeout)
+        self.readable = self.writable = self.fresh = True
+        self.shaking = self.listener.tls is not None
+        self.reactor.arm(self, self.settings.head_timeout if self.shaking else self.settings.idle_timeout)
         self.reactor.queue_ready(self)
 
     cdef void refuse(self) noexcept:
         self.readable = self.writable = True
         self.answer(CODE_OVERLOADED, NEVER_SENT)
+
+    cdef void spoke_plain(self) noexcept:
+        self.write(PLAIN_ANSWER, PLAIN_SIZE)
+        self.linger()
 
     cdef void drain(self) noexcept:
         # A request may be on its way: whoever sends one within the grace still gets an answer, and
@@ -60,6 +75,13 @@ cdef class Client(ResponseWriter):
 
     cdef void on_ready(self) noexcept:
         cdef int steps = SERVE_STEPS
+        if self.shaking and not self.broken:
+            if self.out.size > 0 and self.writable:
+                self.flush()
+            if self.shake():
+                self.reactor.arm(self, self.settings.idle_timeout)
+            elif self.shaking and not self.broken:
+                return
         if self.broken:
             self.gone()
             return

@@ -25,6 +25,9 @@ cdef class Port(Pollable):
     cdef RouteTable local
     cdef RouteTable delegated
     cdef AccessLog log            # None: off
+    cdef object tls               # None: plain. Else () -> a pyOpenSSL Connection for one more client
+    cdef readonly uint64_t handshakes
+    cdef readonly uint64_t handshake_failures
     cdef str service_name
     cdef bytes service            # tcp ports: the service's name
     cdef readonly uint32_t connections
@@ -51,9 +54,14 @@ cdef class Connection(Ingress):
     cdef char address[48]         # of the client, as text
     cdef uint8_t address_size
     cdef uint8_t admitted
+    cdef uint8_t shaking          # TLS: the handshake is not over, or has not begun
     cdef uint16_t port
 
     cdef void accepted(self) noexcept         # hook: registered, begin
     cdef void refuse(self) noexcept           # hook: over the limit
     cdef void drain(self) noexcept            # hook: end after what is running
+    # A step of the handshake; True once it is over. A port that speaks TLS calls it before anything else.
+    cdef bint shake(self) noexcept
+    cdef bint begin_tls(self) noexcept
+    cdef void spoke_plain(self) noexcept      # hook: the client's first byte is not TLS
     cdef void left(self) noexcept             # leaves the listener; called by on_closed of subclasses

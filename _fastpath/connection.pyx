@@ -1,6 +1,16 @@
 """External ports and their connections: shared snapshots, limits, the list of who is there. See connection.pxd."""
 
 cimport cython
+from _fastpath cimport net
+from _fastpath.net cimport errno
+from _fastpath.socket cimport RECV_AGAIN
+from _fastpath.tls cimport TLS_FAILED, TlsLayer
+
+cdef enum:
+    FIRST_READ = 4096             # holds every usual ClientHello
+    HANDSHAKE_RECORD = 22         # the first byte of a TLS connection (RFC 8446 5.1)
+
+cdef unsigned char first[FIRST_READ]
 
 
 cdef class Port(Pollable):
@@ -65,6 +75,61 @@ cdef class Connection(Ingress):
 
     cdef void drain(self) noexcept:
         pass
+
+    cdef void spoke_plain(self) noexcept:
+        pass
+
+    cdef bint begin_tls(self) noexcept:
+        # Nothing is made for a client before its first byte: a silent one costs a descriptor.
+        cdef Py_ssize_t count
+        if not self.readable:
+            return False
+        self.fresh = False
+        count = net.recv(self.fd, first, FIRST_READ, 0)
+        if count < 0 and (errno == net.EAGAIN or errno == net.EINTR):
+            self.readable = False
+            return False
+        if count <= 0:
+            self.broken = True
+            return False
+        if first[0] != HANDSHAKE_RECORD:
+            self.shaking = False
+            self.spoke_plain()
+            return False
+        if count == FIRST_READ:
+            self.fresh = True
+        try:
+            self.tls = TlsLayer(self.listener.tls())
+        except Exception:
+            self.listener.handshake_failures += 1
+            self.broken = True
+            return False
+        return self.tls.feed(first, <size_t>count) == 0
+
+    cdef bint shake(self) noexcept:
+        cdef int result
+        cdef Py_ssize_t count
+        if self.tls is None and not self.begin_tls():
+            return False
+        while self.fd >= 0 and not self.broken:
+            result = self.tls.handshake()
+            self.send_tls()
+            if result == 1:
+                self.shaking = False
+                self.listener.handshakes += 1
+                return True
+            if result == TLS_FAILED:
+                self.listener.handshake_failures += 1
+                self.broken = True
+                return False
+            if not self.fresh:
+                self.readable = False
+                return False
+            count = self.feed_tls()
+            if count == RECV_AGAIN:
+                self.readable = False
+                return False
+        return False
 
     cdef void left(self) noexcept:
         if self.listener is not None:

@@ -30,11 +30,12 @@ cdef class Listener(Port):
 
     `fd` is a bound, listening, non-blocking socket whose ownership passes to the Listener. `kind` is
     "http" or "tcp"; a tcp port needs the `service` it leads to. Requests go to the first table that knows
-    them: `local`, then `delegated`. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
+    them: `local`, then `delegated`. `tls`, where the port speaks TLS, makes the pyOpenSSL Connection of each
+    client, when its first byte has come. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
     """
 
     def __cinit__(self, Reactor reactor, int fd, str name, str kind, Settings settings, str via,
-                  RouteTable local, RouteTable delegated, service=None, AccessLog log=None):
+                  RouteTable local, RouteTable delegated, service=None, AccessLog log=None, tls=None):
         kinds = {"http": PORT_HTTP, "tcp": PORT_TCP}
         if kind not in kinds:
             raise ValueError(f"an external port is http or tcp, not {kind}")
@@ -48,6 +49,7 @@ cdef class Listener(Port):
         self.service_name = service
         self.service = (service or "").encode()
         self.log = log
+        self.tls = tls
         self.per_address = {}
         self.swap(local, delegated, settings)
         self.fd = fd
@@ -62,6 +64,10 @@ cdef class Listener(Port):
         self.local = local
         self.delegated = delegated
         self.settings = settings
+
+    def set_tls(self, tls not None) -> None:
+        """Use other certificates and rules for connections that come from now on."""
+        self.tls = tls
 
     def set_log(self, AccessLog log) -> None:
         """Write access records to `log` from now on; None: to nobody."""
@@ -107,7 +113,8 @@ cdef class Listener(Port):
         """Return the counts of connections, exchanges, bytes, statuses by class and failures by code."""
         counts = tally_counters(&self.tally)
         counts.update(
-            connections=self.connections, accepted=self.accepted, refused=self.refused, paused=self.paused
+            connections=self.connections, accepted=self.accepted, refused=self.refused, paused=self.paused,
+            handshakes=self.handshakes, handshake_failures=self.handshake_failures,
         )
         return counts
 

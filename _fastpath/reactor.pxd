@@ -29,6 +29,7 @@ cdef class Pollable(End):
     cdef int fd                   # -1 once removed
     cdef uint8_t readable         # the kernel may have bytes (or an end) for us
     cdef uint8_t writable
+    cdef uint8_t fresh            # EPOLLIN was seen, and whoever needs to know has not cleared it since
     cdef uint8_t hung_up          # EPOLLRDHUP was seen: an end follows the bytes
     cdef uint8_t broken           # EPOLLHUP or EPOLLERR was seen
     cdef uint8_t in_ready

@@ -210,13 +210,13 @@ cdef class Reactor:
                 continue
             mask = events_buffer[i].events
             if mask & (net.EPOLLIN | net.EPOLLRDHUP):
-                item.readable = True
+                item.readable = item.fresh = True
             if mask & net.EPOLLOUT:
                 item.writable = True
             if mask & net.EPOLLRDHUP:
                 item.hung_up = True
             if mask & (net.EPOLLHUP | net.EPOLLERR):
-                item.broken = item.readable = item.writable = True
+                item.broken = item.readable = item.fresh = item.writable = True
             item.on_ready()
             self.called()
         self.drain_ready()

@@ -126,8 +126,8 @@ cdef class RequestReader(Connection):
             return False
         origin.address = <const unsigned char*>self.address
         origin.address_size = self.address_size
-        origin.scheme = b"http"
-        origin.scheme_size = 4
+        origin.scheme = b"http" if self.tls is None else b"https"
+        origin.scheme_size = 4 if self.tls is None else 5
         origin.via = <const unsigned char*><char*>self.listener.via
         origin.via_size = <uint32_t>len(self.listener.via)
         origin.extra = NULL

@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.memory cimport ByteQueue, Chunk, iovec
 from _fastpath.net cimport sockaddr, sockaddr_storage, socklen_t
 from _fastpath.reactor cimport Pollable, Reactor
+from _fastpath.tls cimport TlsLayer
 
 cdef enum:
     RECV_AGAIN = -1               # nothing there now
@@ -18,6 +19,7 @@ cdef enum:
 
 
 cdef class Socket(Pollable):
+    cdef TlsLayer tls             # None: plain. Then `out` holds ciphertext, and `readable` means that there may be plaintext
     cdef ByteQueue out            # accepted, not yet taken by the kernel
     cdef uint8_t closing          # close when `out` is empty
     cdef uint8_t shut             # SHUT_WR was sent
@@ -41,6 +43,12 @@ cdef class Socket(Pollable):
     cdef void on_sent(self) noexcept          # hook: `out` became empty, or shorter
     cdef void on_closed(self) noexcept        # hook: removed by flush, close_gracefully or a failure of writing
     cdef void write_failed(self) noexcept
+    # TLS: ciphertext from the kernel (as `receive`), plaintext from it, and what it has to send to the kernel or `out`.
+    cdef Py_ssize_t feed_tls(self) noexcept
+    cdef Py_ssize_t receive_tls(self, unsigned char* data, size_t size) noexcept
+    cdef size_t send_tls(self) noexcept
+    cdef void say_end(self) noexcept          # close_notify
+    cdef void finish_send(self, size_t taken) noexcept
     cdef void finish_writing(self) noexcept
 
 # Sends what is corked, if anything.

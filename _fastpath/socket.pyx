@@ -7,6 +7,7 @@ from _fastpath cimport net
 from _fastpath.memory cimport queue_append, queue_clear, queue_consume, queue_vectors
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport set_after_call
+from _fastpath.tls cimport TLS_END, TLS_MORE, TlsLayer
 
 cdef enum:
     CORK_PIECES = 64
@@ -14,6 +15,8 @@ cdef enum:
     FLUSH_BYTES = 1048576
     SMALL_WRITE = 4096            # pieces up to this in all are joined: send costs less than sendmsg
     NOTSENT_LOWAT = 131072
+    CIPHER_IN = 32768             # ciphertext taken in one read: two records
+    CIPHER_OUT = 131072           # ... and handed over in one write
     MAX_CONGESTION = 16           # the kernel's TCP_CA_NAME_MAX
 
 # The one corked Socket of this thread; a borrowed reference, cleared by uncork and by remove.
@@ -22,6 +25,7 @@ cdef iovec pieces[CORK_PIECES]
 cdef int piece_count = 0
 cdef size_t piece_bytes = 0
 cdef unsigned char joined[SMALL_WRITE]
+cdef unsigned char cipher[CIPHER_OUT]         # in use inside one call only
 
 cdef char congestion[MAX_CONGESTION]
 cdef uint32_t congestion_size = 0             # 0: the kernel's default
@@ -61,6 +65,13 @@ cdef void uncork() noexcept:
     piece_bytes = 0
     if target.fd < 0:
         return
+    if target.tls is not None:
+        for i in range(count):
+            if target.tls.write(pieces[i].iov_base, pieces[i].iov_len) < 0:
+                target.write_failed()
+                return
+        target.finish_send(target.send_tls())
+        return
     if target.writable and target.out.size == 0:
         taken = send_vectors(target.fd, pieces, count, size)
         if taken < 0:
@@ -80,11 +91,7 @@ cdef void uncork() noexcept:
                 target.write_failed()
                 return
             skip = 0
-    if taken > 0:
-        target.bytes_out += <uint64_t>taken
-        target.report(<size_t>taken)
-    if target.out.size == 0 and target.fd >= 0:
-        target.on_sent()
+    target.finish_send(<size_t>taken)
 
 
 set_after_call(uncork)
@@ -98,7 +105,10 @@ cdef class Socket(Pollable):
         queue_clear(&self.out)
 
     cdef Py_ssize_t receive(self, void* data, size_t size) noexcept:
-        cdef Py_ssize_t count = net.recv(self.fd, data, size, 0)
+        cdef Py_ssize_t count
+        if self.tls is not None:
+            return self.receive_tls(<unsigned char*>data, size)
+        count = net.recv(self.fd, data, size, 0)
         if count > 0:
             self.bytes_in += <uint64_t>count
             # A short read has emptied the socket, unless an end or an error waits behind the bytes.
@@ -112,6 +122,82 @@ cdef class Socket(Pollable):
             return RECV_AGAIN
         self.broken = True
         return RECV_FAILED
+
+    cdef Py_ssize_t feed_tls(self) noexcept:
+        cdef Py_ssize_t count
+        # Cleared first: what arrives from here on is announced again.
+        self.fresh = False
+        count = net.recv(self.fd, cipher, CIPHER_IN, 0)
+        if count > 0:
+            self.bytes_in += <uint64_t>count
+            if count == CIPHER_IN or self.hung_up or self.broken:
+                self.fresh = True
+            if self.tls.feed(cipher, <size_t>count) < 0:
+                self.broken = True
+                return RECV_FAILED
+            return count
+        if count < 0 and (errno == net.EAGAIN or errno == net.EINTR):
+            return RECV_AGAIN
+        self.broken = True        # also an end without close_notify: what came may have been cut short
+        return RECV_FAILED
+
+    cdef Py_ssize_t receive_tls(self, unsigned char* data, size_t size) noexcept:
+        # As much as there is, so that the caller learns that there is no more.
+        cdef size_t total = 0
+        cdef Py_ssize_t count
+        while total < size:
+            count = self.tls.read(data + total, size - total)
+            if count > 0:
+                total += <size_t>count
+                continue
+            if count == TLS_END:
+                return <Py_ssize_t>total
+            if count != TLS_MORE:
+                self.send_tls()   # the alert that says so
+                self.broken = True
+                return <Py_ssize_t>total if total else RECV_FAILED
+            if not self.fresh:
+                self.readable = False
+                break
+            count = self.feed_tls()
+            if count == RECV_FAILED:
+                return <Py_ssize_t>total if total else RECV_FAILED
+            if count == RECV_AGAIN:
+                self.readable = False
+                break
+        return <Py_ssize_t>total if total else RECV_AGAIN
+
+    cdef size_t send_tls(self) noexcept:
+        # Returns how many bytes the kernel took; the rest waits in `out`.
+        cdef size_t size
+        cdef size_t sent = 0
+        cdef Py_ssize_t taken
+        while self.fd >= 0:
+            size = self.tls.drain(cipher, CIPHER_OUT)
+            if size == 0:
+                break
+            taken = 0
+            if self.writable and self.out.size == 0:
+                taken = net.send(self.fd, cipher, size, net.MSG_NOSIGNAL)
+                if taken < 0:
+                    if errno != net.EAGAIN and errno != net.EINTR:
+                        self.write_failed()
+                        break
+                    taken = 0
+                sent += <size_t>taken
+                if <size_t>taken < size:
+                    self.writable = False
+            if <size_t>taken < size and queue_append(&self.out, cipher + taken, size - <size_t>taken) < 0:
+                self.write_failed()
+                break
+        return sent
+
+    cdef void finish_send(self, size_t taken) noexcept:
+        if taken > 0:
+            self.bytes_out += <uint64_t>taken
+            self.report(taken)
+        if self.out.size == 0 and self.fd >= 0:
+            self.on_sent()
 
     cdef void write(self, const void* data, size_t size) noexcept:
         global corked, piece_count, piece_bytes
@@ -143,7 +229,12 @@ cdef class Socket(Pollable):
             uncork()
         if self.fd < 0:
             return
-        if queue_append(&self.out, data, size) < 0:
+        if self.tls is not None and self.tls.established:
+            if self.tls.write(data, size) < 0:
+                self.write_failed()
+                return
+            self.send_tls()
+        elif queue_append(&self.out, data, size) < 0:
             self.write_failed()
             return
         if self.writable:
@@ -188,9 +279,15 @@ cdef class Socket(Pollable):
             self.shut = True
             net.shutdown(self.fd, net.SHUT_WR)
 
+    cdef void say_end(self) noexcept:
+        if self.tls is not None and self.fd >= 0:
+            self.tls.end()
+            self.send_tls()
+
     cdef void end_writing(self) noexcept:
         if corked is self:
             uncork()
+        self.say_end()
         self.shut_wanted = True
         if self.out.size == 0 and self.fd >= 0:
             self.finish_writing()
@@ -200,6 +297,7 @@ cdef class Socket(Pollable):
             uncork()
         if self.fd < 0:
             return
+        self.say_end()
         self.closing = True
         if self.out.size == 0:
             self.finish_writing()

@@ -158,7 +158,7 @@ def check_answers(draft: Draft, config: Config) -> None:
                 draft.path("external", i, "listen"),
                 f"there is no tcp service {port.service!r}, and no registration port to announce one at",
             )
-        elif port.scheme == "http" and not http:
+        elif port.scheme != "tcp" and not http:
             draft.warn(
                 draft.path("external", i),
                 "nothing can answer: there is no http service and no registration port",

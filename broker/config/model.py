@@ -22,6 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from broker.tls.settings import ServerTls
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 KIB = 1024
@@ -110,7 +112,9 @@ class Listen:
 class ExternalPort(Listen):
     """Where clients connect."""
 
-    scheme: Literal["http", "tcp"]
+    scheme: Literal["http", "https", "tcp"]
+    tls: ServerTls | None
+    """None unless the scheme is https."""
     name: str
     registration: str | None
     """Name of the paired registration port; None: this port has local services only."""

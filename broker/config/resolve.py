@@ -23,9 +23,18 @@ from broker.config.model import (
     Upstream,
     User,
 )
-from broker.config.schema import AdminSection, ConnectSection, ExternalSection, ServiceSection, UserSection
+from broker.config.schema import (
+    AdminSection,
+    ConnectSection,
+    ExternalSection,
+    ServerTlsSection,
+    ServiceSection,
+    UserSection,
+)
 from broker.config.tokens import read_token_file, readable_by_others
 from broker.config.validate import Draft
+from broker.tls.server import check_server
+from broker.tls.settings import Certificate, ServerTls
 
 
 def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
@@ -82,7 +91,8 @@ def resolve_external(
     timeouts: Timeouts,
 ) -> ExternalPort:
     return ExternalPort(
-        scheme=cast(Literal["http", "tcp"], entry.listen.scheme),
+        scheme=cast(Literal["http", "https", "tcp"], entry.listen.scheme),
+        tls=resolve_tls(draft, draft.path("external", index, "tls"), entry.listen.scheme, entry.tls),
         host=entry.listen.host,
         port=entry.listen.port,
         name=entry.name or f"external-{draft.indexes['external'][index] + 1}",
@@ -91,6 +101,38 @@ def resolve_external(
         limits=limits.with_own(entry.limits.own()),
         timeouts=timeouts.with_own(entry.timeouts.own()),
     )
+
+
+def resolve_tls(draft: Draft, path: KeyPath, scheme: str, entry: ServerTlsSection | None) -> ServerTls | None:
+    """The TLS of a port. Its files are tried, so that what is wrong with them is told with all the rest."""
+    if scheme != "https":
+        if entry is not None:
+            draft.wrong(path, f"is for https ports; this one speaks {scheme}")
+        return None
+    if entry is None:
+        draft.wrong(path, "is missing: an https port needs tls: {certificates: [{cert: FILE, key: FILE}]}")
+        return None
+    client = entry.client
+    if client.mode != "none" and client.ca is None:
+        draft.wrong(
+            (*path, "client", "ca"), f"is missing: client.mode {client.mode} needs the CA of the clients"
+        )
+    settings = ServerTls(
+        certificates=tuple(
+            Certificate(
+                cert=absolute(draft, (*path, "certificates", number, "cert"), each.cert),
+                key=absolute(draft, (*path, "certificates", number, "key"), each.key),
+            )
+            for number, each in enumerate(entry.certificates)
+        ),
+        min_version=cast(Literal["1.2", "1.3"], entry.min_version),
+        ciphers=entry.ciphers,
+        client_mode=cast(Literal["none", "request", "require"], client.mode),
+        client_ca=absolute(draft, (*path, "client", "ca"), client.ca) if client.ca else None,
+    )
+    for problem in check_server(settings):
+        draft.wrong(path, problem)
+    return settings
 
 
 def paired(draft: Draft, index: int, entry: ExternalSection, names: list[str]) -> str | None:

@@ -117,12 +117,36 @@ class TimeoutsSection(Section):
     drain: Annotated[int, duration(0, WEEK)] = Timeouts().drain
 
 
+class CertificateSection(Section):
+    cert: FilePath
+    key: FilePath
+
+
+class ClientTlsSection(Section):
+    """What is asked of clients."""
+
+    mode: Annotated[
+        str, Written("none, request or require", values.parse_choice("none", "request", "require"))
+    ] = "none"
+    ca: FilePath | None = None
+
+
+class ServerTlsSection(Section):
+    """TLS of a port."""
+
+    certificates: Annotated[list[CertificateSection], Field(min_length=1)]
+    min_version: Annotated[str, Written("version", values.parse_choice("1.2", "1.3"))] = "1.2"
+    ciphers: Annotated[str, Written("text", values.text)] | None = None
+    client: ClientTlsSection = ClientTlsSection()
+
+
 class ExternalSection(Section):
-    LATER = frozenset({"tls", "auth", "allow", "deny", "trusted_proxies"})
+    LATER = frozenset({"auth", "allow", "deny", "trusted_proxies"})
 
     name: Name | None = None
     listen: Annotated[values.ExternalListen, Written("URL", values.parse_external)]
     registration: Name | None = None
+    tls: ServerTlsSection | None = None
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 

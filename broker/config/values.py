@@ -11,6 +11,7 @@ import ipaddress
 import re
 import socket
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -138,6 +139,16 @@ def parse_congestion(value: object) -> str:
     return name
 
 
+def parse_choice(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in choices:
+            shown = value if isinstance(value, str) else kind_of(value)
+            raise ValueError(f"must be {' or '.join(choices)} (as a text, in quotes), not {shown}")
+        return str(value)
+
+    return parse
+
+
 def parse_user_name(value: object) -> str:
     if not USER.fullmatch(text(value)):
         raise ValueError(
@@ -237,10 +248,10 @@ class ExternalListen(Listen):
 
 
 def parse_external(value: object) -> ExternalListen:
-    url = parse_url(value, ["http", "tcp"], ["https", "tls"], "http://127.0.0.1:8080", lowest_port=0)
-    if url.scheme == "http":
+    url = parse_url(value, ["http", "https", "tcp"], ["tls"], "http://127.0.0.1:8080", lowest_port=0)
+    if url.scheme != "tcp":
         bare(url)
-        return ExternalListen(scheme="http", host=url.host, port=url.port, service=None)
+        return ExternalListen(scheme=url.scheme, host=url.host, port=url.port, service=None)
     service = url.path.removeprefix("/")
     if not service:
         raise ValueError("must name the service that the port leads to, as in tcp://127.0.0.1:5432/db")

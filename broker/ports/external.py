@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from _fastpath.listener import Listener
@@ -14,8 +16,13 @@ from broker.config import model
 from broker.ports.sockets import bound_url
 from broker.services.compiled import settings_of
 from broker.services.local import LocalServices
+from broker.tls.server import ServerContexts
 
+EXPIRES_SOON = timedelta(days=30)
 VIA = "broker"  # our pseudonym in Via (RFC 9110, 7.6.3)
+
+
+log = logging.getLogger("broker.ports")
 
 
 class ExternalPort:
@@ -35,6 +42,7 @@ class ExternalPort:
         self.services = services
         self._delegated = delegated
         self._settings = settings_of(config.limits, config.timeouts)
+        self._tls = contexts_of(config)
         self._sockets = sockets
         self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
 
@@ -45,13 +53,14 @@ class ExternalPort:
                 reactor,
                 fd,
                 self.config.name,
-                self.config.scheme,
+                "http" if self._tls else self.config.scheme,
                 self._settings,
                 VIA,
                 self.services.table,
                 self._delegated,
                 self.config.service,
                 log,
+                self._tls,
             )
         except BaseException:
             os.close(fd)
@@ -73,6 +82,10 @@ class ExternalPort:
         """Other limits, and the tables as they are now."""
         self.config = config
         self._settings = settings_of(config.limits, config.timeouts)
+        self._tls = contexts_of(config)
+        if self._tls is not None:
+            for listener in self._listeners:
+                listener.set_tls(self._tls)
         self.set_delegated(delegated)
 
     def set_delegated(self, table: RouteTable) -> None:
@@ -102,6 +115,16 @@ class ExternalPort:
         for listener in self._listeners:
             add_counters(total, listener.counters())
         return total
+
+
+def contexts_of(config: model.ExternalPort) -> ServerContexts | None:
+    if config.tls is None:
+        return None
+    contexts = ServerContexts(config.tls, config.name)
+    for path, until in contexts.expires:
+        if until - datetime.now(UTC) < EXPIRES_SOON:
+            log.warning("external port %s: the certificate %s expires on %s", config.name, path, until.date())
+    return contexts
 
 
 def add_counters(total: dict[str, Any], more: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def test_connect_with_a_service_alone(started: list[Config]) -> None:
         ),
         (
             ["serve", "--external", "https://127.0.0.1:1"],
-            "https:// is not available in this version; use http://",
+            "tls: is missing: an https port needs tls",
         ),
         (["serve", "--registration", "http://0.0.0.0:1"], "0.0.0.0 is not a loopback address"),
         (["serve", "--admin", "http://0.0.0.0:1"], "0.0.0.0 is not a loopback address"),

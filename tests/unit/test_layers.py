@@ -35,7 +35,7 @@ LEVELS = {
     "ends": {"end"},
     "session": {"frame", "window", "slots", "output", "stream", "audit", "session", "events"},
     "http": {"grammar", "rules", "chunked", "http1", "forward", "reading", "route"},
-    "kernel": {"net", "settings", "answers", "reactor", "socket"},
+    "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
         *(
             "exchange",

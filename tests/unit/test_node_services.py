@@ -166,6 +166,7 @@ def test_a_reload_keeps_what_stays(monkeypatch):
 def test_a_services_own_limits_stand_over_its_ports():
     port = ExternalPort(
         scheme="http",
+        tls=None,
         host="127.0.0.1",
         port=0,
         name="web",

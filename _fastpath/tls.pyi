@@ -1,0 +1,19 @@
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+direct: bool
+"""Whether OpenSSL's functions are called as such, not through pyOpenSSL's methods."""
+
+@disjoint_base
+class TlsLayer:
+    def __new__(cls, connection: Any) -> TlsLayer: ...
+    @property
+    def established(self) -> bool: ...
+    @property
+    def failed(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+
+def pointer_of(pointer: Any) -> int: ...
+def reason_of(error: BaseException) -> str: ...

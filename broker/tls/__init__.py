@@ -1,0 +1,1 @@
+"""TLS contexts: what ports present and what they ask of clients."""

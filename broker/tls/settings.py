@@ -1,0 +1,28 @@
+"""What is to be known to make a TLS context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """PEM files: the certificate, with its chain behind it, and its private key."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTls:
+    """What a port presents, and asks of clients."""
+
+    certificates: tuple[Certificate, ...]
+    """The first is for names that none has, and for clients that name none."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+    ciphers: str | None = None
+    """Of TLS 1.2, in OpenSSL's words; None: Mozilla's intermediate ones."""
+    client_mode: Literal["none", "request", "require"] = "none"
+    client_ca: Path | None = None

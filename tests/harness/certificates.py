@@ -1,0 +1,90 @@
+"""A throw-away CA and certificates of every kind that tests need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+DAY = timedelta(days=1)
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+@dataclass(frozen=True)
+class Files:
+    """PEM files of one certificate."""
+
+    cert: Path
+    key: Path
+
+    def snippet(self) -> dict[str, str]:
+        return {"cert": str(self.cert), "key": str(self.key)}
+
+
+class Authority:
+    """Issues certificates into a directory; `ca` is its own."""
+
+    def __init__(self, directory: Path, name: str = "test CA") -> None:
+        self.directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._count = 0
+        certificate = self._sign(
+            self._name,
+            self._key,
+            [(x509.BasicConstraints(ca=True, path_length=0), True)],
+            datetime.now(UTC) + 365 * DAY,
+        )
+        self.ca = directory / f"{name.replace(' ', '-')}.pem"
+        self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, *names: str, days: float = 30, key: Key | None = None, subject: str = "") -> Files:
+        """A certificate for these DNS names (none: for a client); `days` below 0: expired."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        extensions: list[tuple[x509.ExtensionType, bool]] = [
+            (x509.BasicConstraints(ca=False, path_length=None), True)
+        ]
+        if names:
+            extensions.append((x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False))
+        common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or (names or ("client",))[0])])
+        certificate = self._sign(common, key, extensions, datetime.now(UTC) + days * DAY)
+        self._count += 1
+        files = Files(self.directory / f"{self._count}.crt", self.directory / f"{self._count}.key")
+        files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: Key,
+        extensions: list[tuple[x509.ExtensionType, bool]],
+        until: datetime,
+    ) -> x509.Certificate:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - 60 * DAY)
+            .not_valid_after(until)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical=critical)
+        return builder.sign(self._key, hashes.SHA256())
