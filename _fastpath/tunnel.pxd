@@ -9,7 +9,9 @@ from _fastpath.http1 cimport Head
 from _fastpath.reactor cimport Pollable, Reactor
 from _fastpath.route cimport RouteTable
 from _fastpath.session cimport Session
+from _fastpath.memory cimport ByteQueue
 from _fastpath.stream cimport SessionOwner, Stream
+from _fastpath.tls cimport TlsLayer
 
 
 cdef class Link(Pollable):
@@ -25,9 +27,17 @@ cdef class Tunnel(SessionOwner):
     cdef object control_callback, close_callback, goaway_callback
     cdef readonly bint alive
     cdef uint64_t bytes_in, bytes_out, reads, writes
+    cdef TlsLayer tls             # None: plain
+    cdef ByteQueue cipher         # ciphertext that the kernel has not taken
 
     cdef void read(self) noexcept
     cdef void flush(self) noexcept
+    cdef bint has_output(self) noexcept
+    # TLS: False where reading is over for now.
+    cdef bint take(self, const unsigned char* data, size_t size) noexcept
+    cdef void read_tls(self) noexcept
+    cdef void flush_tls(self) noexcept
+    cdef bint encrypt(self) noexcept
     cdef void tick(self) noexcept
     cdef void end(self, uint16_t code, str reason) noexcept
     cdef str reason(self)

@@ -29,6 +29,7 @@ class Tunnel(SessionOwner):
         on_close: Callable[[Tunnel, int, str], None],
         on_goaway: Callable[[Tunnel], None] | None = None,
         leftover: bytes = b"",
+        tls: Any = None,
     ) -> None: ...
     @property
     def session(self) -> Session: ...

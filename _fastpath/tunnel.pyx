@@ -10,11 +10,14 @@ from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress
 from _fastpath.http1 cimport (
     FIELD_TRANSFER_ENCODING, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
 )
-from _fastpath.memory cimport chunk_bytes, iovec, memory_limit
+from _fastpath.memory cimport (
+    chunk_bytes, iovec, memory_limit, queue_append, queue_clear, queue_consume, queue_vectors,
+)
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport SCRATCH_SIZE
 from _fastpath.route cimport Target
 from _fastpath.socket cimport set_lowat, set_stream_options, uncork
+from _fastpath.tls cimport TLS_END, TLS_MORE, TlsLayer
 
 import os
 
@@ -23,12 +26,15 @@ cdef enum:
     WRITE_PIECES = 64
     WRITE_BYTES = 262144
     TICK_MS = 250
+    CIPHER_SIZE = 65536           # ciphertext read or encrypted at once
+    CIPHER_STEPS = 16
 
 cdef Field fields[MAX_FIELDS]
 cdef ScanLimits limits            # what the peer forwards has met its own limits; these are the program's
 limits.head = MAX_CANONICAL_HEAD
 limits.headers = MAX_FIELDS
 limits.uri = MAX_CANONICAL_HEAD
+cdef unsigned char ciphertext[CIPHER_SIZE]    # in use inside one call only
 
 
 @cython.final
@@ -40,7 +46,7 @@ cdef class Link(Pollable):
         cdef Tunnel tunnel = self.tunnel
         if tunnel is None:
             return
-        if self.writable and tunnel.session.has_output():
+        if self.writable and tunnel.has_output():
             tunnel.flush()
         if self.readable and self.fd >= 0:
             tunnel.read()
@@ -64,16 +70,21 @@ cdef class Tunnel(SessionOwner):
     `routes`: what streams that the peer opens may reach. `local_window` and `local_streams` are what this side has
     announced, `peer_*` what the peer has (bytes, counts). `silence`: milliseconds without a byte until the peer is taken for dead.
     `tunnel_memory` (bytes) bounds how far the windows of this tunnel may grow in all.
+    `tls`: the pyOpenSSL Connection, on memory buffers and after its handshake, where the tunnel is encrypted.
     `on_control(tunnel, payload)`, `on_close(tunnel, code, reason)` and `on_goaway(tunnel)` are called from the loop.
     """
 
     def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
                  uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
-                 uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b""):
+                 uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b"",
+                 tls=None):
         cdef net.sockaddr_storage peer
         cdef net.socklen_t peer_size = sizeof(peer)
         self.reactor = reactor
         self.name = name
+        if tls is not None:
+            self.tls = TlsLayer(tls)
+            self.tls.established = True
         self.routes = routes
         self.control_callback = on_control
         self.close_callback = on_close
@@ -104,6 +115,9 @@ cdef class Tunnel(SessionOwner):
             if self.session.receive(leftover, len(leftover)) < 0:
                 self.end(<uint16_t>self.session.error, self.reason())
             uncork()
+
+    def __dealloc__(self):
+        queue_clear(&self.cipher)
 
     def send_control(self, bytes payload not None) -> None:
         """Send a CONTROL message. Raises ValueError where it is too long, ConnectionError where the tunnel is gone."""
@@ -150,11 +164,115 @@ cdef class Tunnel(SessionOwner):
         """One side has said that no new streams are opened."""
         return self.session.going_away
 
+    cdef bint has_output(self) noexcept:
+        return self.cipher.size > 0 or self.session.has_output()
+
+    cdef bint take(self, const unsigned char* data, size_t size) noexcept:
+        self.session.now_us = self.reactor.now_us
+        if self.session.receive(data, size) < 0:
+            uncork()
+            self.end(<uint16_t>self.session.error, self.reason())
+            return False
+        uncork()                  # the scratch buffer is used again
+        self.reactor.arena_used = 0
+        return self.link.fd >= 0
+
+    cdef void read_tls(self) noexcept:
+        # Plaintext first: the handshake may have left some behind.
+        cdef Reactor reactor = self.reactor
+        cdef Link link = self.link
+        cdef Py_ssize_t count
+        cdef int steps = CIPHER_STEPS
+        while True:
+            count = self.tls.read(reactor.scratch, SCRATCH_SIZE)
+            if count > 0:
+                if not self.take(reactor.scratch, <size_t>count):
+                    return
+                continue
+            if count == TLS_END:
+                self.end(CODE_TUNNEL_LOST, "the connection was closed by the peer")
+                return
+            if count != TLS_MORE:
+                self.end(CODE_TUNNEL_LOST, f"TLS failed: {self.tls.reason}")
+                return
+            if steps == 0:
+                reactor.queue_ready(link)
+                return
+            steps -= 1
+            count = net.recv(link.fd, ciphertext, CIPHER_SIZE, 0)
+            if count < 0 and (errno == net.EAGAIN or errno == net.EINTR):
+                link.readable = False
+                return
+            if count <= 0:
+                self.end(CODE_TUNNEL_LOST, "the connection was cut by the peer")
+                return
+            self.reads += 1
+            self.bytes_in += <uint64_t>count
+            if self.tls.feed(ciphertext, <size_t>count) < 0:
+                self.end(CODE_OVERLOADED, "no memory")
+                return
+
+    cdef bint encrypt(self) noexcept:
+        # One more piece of the session's output; what was encrypted is never reordered, so it stays small.
+        cdef iovec vectors[WRITE_PIECES]
+        cdef size_t size = 0
+        cdef int count = self.session.gather(vectors, WRITE_PIECES, CIPHER_SIZE)
+        cdef int i
+        for i in range(count):
+            if self.tls.write(vectors[i].iov_base, vectors[i].iov_len) < 0:
+                return False
+            size += vectors[i].iov_len
+        self.session.sent(size)
+        while True:
+            size = self.tls.drain(ciphertext, CIPHER_SIZE)
+            if size == 0:
+                return True
+            if queue_append(&self.cipher, ciphertext, size) < 0:
+                return False
+
+    cdef void flush_tls(self) noexcept:
+        cdef iovec vectors[WRITE_PIECES]
+        cdef net.msghdr message
+        cdef Link link = self.link
+        cdef size_t size
+        cdef Py_ssize_t taken
+        cdef int i
+        message.msg_name = message.msg_control = NULL
+        message.msg_namelen = message.msg_controllen = 0
+        message.msg_flags = 0
+        while link.fd >= 0 and link.writable and self.has_output():
+            if self.cipher.size == 0 and (not self.encrypt() or self.cipher.size == 0):
+                break
+            message.msg_iov = vectors
+            message.msg_iovlen = queue_vectors(&self.cipher, vectors, WRITE_PIECES, WRITE_BYTES)
+            size = 0
+            for i in range(<int>message.msg_iovlen):
+                size += vectors[i].iov_len
+            taken = net.sendmsg(link.fd, &message, net.MSG_NOSIGNAL)
+            if taken < 0:
+                if errno != net.EAGAIN and errno != net.EINTR:
+                    link.writable = False
+                    link.readable = True
+                    self.reactor.queue_ready(link)
+                    return
+                taken = 0
+            self.writes += 1
+            self.bytes_out += <uint64_t>taken
+            if <size_t>taken < size:
+                link.writable = False
+            queue_consume(&self.cipher, <size_t>taken)
+        if self.tls.failed:
+            link.readable = True  # the reader ends the tunnel
+            self.reactor.queue_ready(link)
+
     cdef void read(self) noexcept:
         cdef Reactor reactor = self.reactor
         cdef Link link = self.link
         cdef Py_ssize_t count
         cdef int steps
+        if self.tls is not None:
+            self.read_tls()
+            return
         for steps in range(READ_STEPS):
             count = net.recv(link.fd, reactor.scratch, SCRATCH_SIZE, 0)
             if count < 0:
@@ -168,14 +286,7 @@ cdef class Tunnel(SessionOwner):
                 return
             self.reads += 1
             self.bytes_in += <uint64_t>count
-            self.session.now_us = reactor.now_us
-            if self.session.receive(reactor.scratch, <size_t>count) < 0:
-                uncork()
-                self.end(<uint16_t>self.session.error, self.reason())
-                return
-            uncork()              # the scratch buffer is used again
-            reactor.arena_used = 0
-            if link.fd < 0:
+            if not self.take(reactor.scratch, <size_t>count):
                 return
             if <size_t>count < SCRATCH_SIZE and not link.hung_up and not link.broken:
                 link.readable = False
@@ -190,6 +301,9 @@ cdef class Tunnel(SessionOwner):
         cdef Py_ssize_t taken
         cdef int count, i
         self.session.now_us = self.reactor.now_us
+        if self.tls is not None:
+            self.flush_tls()
+            return
         while link.fd >= 0 and link.writable and self.session.has_output():
             count = self.session.gather(vectors, WRITE_PIECES, WRITE_BYTES)
             if count == 0:
@@ -237,6 +351,10 @@ cdef class Tunnel(SessionOwner):
         self.alive = False
         if code != CODE_TUNNEL_LOST:
             self.session.goaway(code, <bytes>reason.encode()[:256])
+            self.flush()
+        if self.tls is not None:
+            self.tls.end()
+            self.encrypt()
             self.flush()
         self.reactor.remove(link)
         link.tunnel = None

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from broker.tls.settings import ServerTls
+from broker.tls.settings import ClientTls, ServerTls
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -113,7 +113,7 @@ class ExternalPort(Listen):
     """Where clients connect."""
 
     scheme: Literal["http", "https", "tcp"]
-    tls: ServerTls | None
+    tls: ServerTls | None = None
     """None unless the scheme is https."""
     name: str
     registration: str | None
@@ -128,7 +128,9 @@ class ExternalPort(Listen):
 class RegistrationPort(Listen):
     """Where agents register."""
 
-    scheme: Literal["http"]
+    scheme: Literal["http", "https"]
+    tls: ServerTls | None = None
+    """None unless the scheme is https."""
     name: str
     limits: Limits
     timeouts: Timeouts
@@ -236,7 +238,9 @@ class User:
 class Connect:
     """A registration port that this node dials."""
 
-    scheme: Literal["http"]
+    scheme: Literal["http", "https"]
+    tls: ClientTls | None = None
+    """None unless the scheme is https."""
     host: str
     port: int
     token: Secret | None

@@ -33,8 +33,9 @@ from broker.config.schema import (
 )
 from broker.config.tokens import read_token_file, readable_by_others
 from broker.config.validate import Draft
+from broker.tls.client import check_client
 from broker.tls.server import check_server
-from broker.tls.settings import Certificate, ServerTls
+from broker.tls.settings import Certificate, ClientTls, ServerTls
 
 
 def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
@@ -71,7 +72,8 @@ def resolve_admin(entry: AdminSection | None) -> Admin | None:
 def resolve_registration(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[RegistrationPort, ...]:
     return tuple(
         RegistrationPort(
-            scheme="http",
+            scheme=cast(Literal["http", "https"], entry.listen.scheme),
+            tls=resolve_tls(draft, draft.path("registration", index, "tls"), entry.listen.scheme, entry.tls),
             host=entry.listen.host,
             port=entry.listen.port,
             name=entry.name or f"registration-{draft.indexes['registration'][index] + 1}",
@@ -246,7 +248,8 @@ def resolve_connect(
     path = draft.path("connect", index, "token_file")
     token_file = entry.token_file and absolute(draft, path, entry.token_file)
     return Connect(
-        scheme="http",
+        scheme=cast(Literal["http", "https"], entry.url.scheme),
+        tls=resolve_dial_tls(draft, draft.path("connect", index, "tls"), entry),
         host=entry.url.host,
         port=entry.url.port,
         token=read_token(draft, path, token_file) if token_file else None,
@@ -254,6 +257,28 @@ def resolve_connect(
         tunnels=entry.tunnels,
         services=services,
     )
+
+
+def resolve_dial_tls(draft: Draft, path: KeyPath, entry: ConnectSection) -> ClientTls | None:
+    given = entry.tls
+    if entry.url.scheme != "https":
+        if given.own():
+            draft.wrong(path, "is for https URLs; this one is http")
+        return None
+    if (given.cert is None) != (given.key is None):
+        draft.wrong(path, "cert and key belong together")
+        return None
+    certificate = None
+    if given.cert is not None and given.key is not None:
+        certificate = Certificate(
+            cert=absolute(draft, (*path, "cert"), given.cert), key=absolute(draft, (*path, "key"), given.key)
+        )
+    settings = ClientTls(
+        ca=absolute(draft, (*path, "ca"), given.ca) if given.ca else None, certificate=certificate
+    )
+    for problem in check_client(settings):
+        draft.wrong(path, problem)
+    return settings
 
 
 def read_token(draft: Draft, path: KeyPath, file: Path) -> Secret | None:

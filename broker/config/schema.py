@@ -152,10 +152,11 @@ class ExternalSection(Section):
 
 
 class RegistrationSection(Section):
-    LATER = frozenset({"tls", "allow", "deny", "trusted_proxies"})
+    LATER = frozenset({"allow", "deny", "trusted_proxies"})
 
     name: Name | None = None
     listen: Annotated[Listen, Written("URL", values.parse_registration)]
+    tls: ServerTlsSection | None = None
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 
@@ -187,10 +188,19 @@ class ServiceSection(Section):
     timeouts: TimeoutsSection = TimeoutsSection()
 
 
+class DialTlsSection(Section):
+    """TLS of what is dialled."""
+
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
+
+
 class ConnectSection(Section):
-    LATER = frozenset({"tls", "proxy"})
+    LATER = frozenset({"proxy"})
 
     url: Annotated[Listen, Written("URL", values.parse_dial)]
+    tls: DialTlsSection = DialTlsSection()
     token_file: FilePath | None = None
     tunnels: Annotated[int, count(1, 64)] = 2
 

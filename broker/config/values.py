@@ -261,7 +261,7 @@ def parse_external(value: object) -> ExternalListen:
 
 
 def parse_registration(value: object) -> Listen:
-    url = bare(parse_url(value, ["http"], ["https"], "http://127.0.0.1:7000", lowest_port=0))
+    url = bare(parse_url(value, ["http", "https"], [], "http://127.0.0.1:7000", lowest_port=0))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
 
 
@@ -272,7 +272,7 @@ def parse_admin(value: object) -> Listen:
 
 def parse_dial(value: object) -> Listen:
     """The registration port of another node."""
-    url = bare(parse_url(value, ["http"], ["https"], "http://dmz.example.com:7000"))
+    url = bare(parse_url(value, ["http", "https"], [], "http://dmz.example.com:7000"))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from _fastpath.listener import Listener
@@ -13,16 +11,12 @@ from _fastpath.reactor import Reactor
 from _fastpath.record import AccessLog
 from _fastpath.route import RouteTable
 from broker.config import model
+from broker.ports.certificates import contexts_of
 from broker.ports.sockets import bound_url
 from broker.services.compiled import settings_of
 from broker.services.local import LocalServices
-from broker.tls.server import ServerContexts
 
-EXPIRES_SOON = timedelta(days=30)
 VIA = "broker"  # our pseudonym in Via (RFC 9110, 7.6.3)
-
-
-log = logging.getLogger("broker.ports")
 
 
 class ExternalPort:
@@ -115,16 +109,6 @@ class ExternalPort:
         for listener in self._listeners:
             add_counters(total, listener.counters())
         return total
-
-
-def contexts_of(config: model.ExternalPort) -> ServerContexts | None:
-    if config.tls is None:
-        return None
-    contexts = ServerContexts(config.tls, config.name)
-    for path, until in contexts.expires:
-        if until - datetime.now(UTC) < EXPIRES_SOON:
-            log.warning("external port %s: the certificate %s expires on %s", config.name, path, until.date())
-    return contexts
 
 
 def add_counters(total: dict[str, Any], more: dict[str, Any]) -> None:

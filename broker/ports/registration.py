@@ -21,7 +21,9 @@ from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
 from broker.observe.limited import Limiter
+from broker.ports.certificates import contexts_of
 from broker.ports.sockets import bound_url
+from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.dialler import address_text
 from broker.tunnel.handshake import (
     HEAD_LIMIT,
@@ -43,6 +45,8 @@ ACCEPT_BATCH = 64
 PAUSE_S = 0.2  # out of descriptors: look again then
 LINGER_S = 1.0  # for the peer to read why it was refused
 READ_SIZE = 65536
+SPEAKS_TLS = "This registration port speaks TLS: use https:// instead."
+TLS_HANDSHAKE = 22  # the first byte of a TLS connection (RFC 8446, 5.1)
 SPREAD_PER_TUNNEL_MS = 2
 SPREAD_MS = (250, 5000)
 NO_ROUTES = RouteTable([])  # agents open no streams
@@ -66,7 +70,7 @@ def spread_ms(tunnels: int) -> int:
 class Login:
     """One connection that has not logged in yet, or is being told why it may not."""
 
-    __slots__ = ("address", "data", "host", "refused", "sock", "timer")
+    __slots__ = ("address", "data", "host", "refused", "sock", "timer", "tls")
 
     def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
         self.sock = sock
@@ -75,6 +79,16 @@ class Login:
         self.data = b""
         self.refused = False
         self.timer: asyncio.TimerHandle | None = None
+        self.tls: TlsStream | None = None
+
+    def send(self, data: bytes) -> bool:
+        """Whether the kernel took all of it: a fresh connection takes these few bytes, or it is broken."""
+        if self.tls is not None:
+            data = self.tls.write(data)
+        try:
+            return self.sock.send(data) == len(data)
+        except OSError:
+            return False
 
 
 class RegistrationPort:
@@ -91,6 +105,7 @@ class RegistrationPort:
     ) -> None:
         self.config = config
         self.url = bound_url(config, sockets[0])
+        self._contexts = contexts_of(config)
         self.registry = registry
         self.settings = settings
         self.accepted = 0
@@ -119,6 +134,7 @@ class RegistrationPort:
 
     def configure(self, config: model.RegistrationPort, settings: LoginSettings) -> None:
         self.config = config
+        self._contexts = contexts_of(config)
         self.settings = settings
 
     # --- accepting ------------------------------------------------------------------------------
@@ -192,6 +208,11 @@ class RegistrationPort:
             return
         if login.refused:
             return  # read and forgotten: closing with unread bytes would destroy our answer
+        if self._contexts is not None:
+            plain = self._decrypt(login, chunk)
+            if not plain:
+                return
+            chunk = plain
         searched = max(len(login.data) - 3, 0)
         login.data += chunk
         if searched and b"\r\n\r\n" not in login.data[searched:] and len(login.data) <= HEAD_LIMIT:
@@ -200,6 +221,40 @@ class RegistrationPort:
             self._advance(login)
         except Refusal as refusal:
             self._refuse(login, refusal)
+
+    def _decrypt(self, login: Login, chunk: bytes) -> bytes:
+        """The plaintext that has come; b"" where there is none (yet), or the connection was dropped."""
+        assert self._contexts is not None
+        if login.tls is None:
+            if chunk[0] != TLS_HANDSHAKE:
+                refusal = Refusal(
+                    400, "bad-request", "This registration port speaks TLS: use https:// instead."
+                )
+                self._refuse(login, refusal)
+                return b""
+            login.tls = TlsStream(self._contexts())
+        stream = login.tls
+        stream.feed(chunk)
+        problem = ""
+        plain: bytes | None = None
+        try:
+            if stream.established or stream.handshake():
+                plain = stream.read()
+        except TlsFailed as error:
+            problem = str(error)
+        answer = stream.pending()
+        try:
+            sent = login.sock.send(answer) if answer else 0
+        except OSError:
+            sent = -1
+        if problem or sent != len(answer) or plain == b"":
+            if problem:
+                self.refusals["tls"] += 1
+                line = f"registration port {self.name}: TLS with {login.address} failed: {problem}"
+                self._warn((login.host, "tls"), line)
+            self._drop(login)
+            return b""
+        return plain or b""
 
     def _advance(self, login: Login) -> None:
         if login.data[0] < 0x20:
@@ -229,17 +284,13 @@ class RegistrationPort:
                 retry_ms=spread_ms(self.registry.tunnels),
             )
         )
-        try:
-            sent = login.sock.send(answer)
-        except OSError:
-            sent = 0
-        if sent != len(answer):
-            self._drop(login)  # a fresh connection takes these few bytes, or it is broken
+        if not login.send(answer):
+            self._drop(login)
             return
         self._forget(login)
         fd = login.sock.detach()
         try:
-            tunnel = self._make_tunnel(fd, registration, member, leftover)
+            tunnel = self._make_tunnel(fd, registration, member, leftover, login.tls)
         except OSError as error:
             os.close(fd)
             self._warn("tunnel", f"registration port {self.name} cannot take a tunnel over: {error.strerror}")
@@ -247,7 +298,9 @@ class RegistrationPort:
         self.registry.join(member, tunnel)
         self._on_change()
 
-    def _make_tunnel(self, fd: int, registration: Registration, member: Member, leftover: bytes) -> Tunnel:
+    def _make_tunnel(
+        self, fd: int, registration: Registration, member: Member, leftover: bytes, tls: TlsStream | None
+    ) -> Tunnel:
         settings = self.settings.tunnel
         return Tunnel(
             self._reactor,
@@ -265,6 +318,7 @@ class RegistrationPort:
             on_close=lambda _tunnel, code, reason: self._on_close(member, code, reason),
             on_goaway=lambda _tunnel: self.registry.on_goaway(member),
             leftover=leftover,
+            tls=tls.connection if tls is not None else None,
         )
 
     def _on_close(self, member: Member, code: int, reason: str) -> None:
@@ -288,9 +342,11 @@ class RegistrationPort:
         login.data = b""
         login.refused = True
         try:
-            login.sock.send(refusal_bytes(refusal))
+            whole = login.send(refusal_bytes(refusal))
             login.sock.shutdown(socket.SHUT_WR)
         except OSError:
+            whole = False
+        if not whole:
             self._drop(login)
             return
         if login.timer is not None:

@@ -26,3 +26,12 @@ class ServerTls:
     """Of TLS 1.2, in OpenSSL's words; None: Mozilla's intermediate ones."""
     client_mode: Literal["none", "request", "require"] = "none"
     client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTls:
+    """What this node believes and shows where it dials."""
+
+    ca: Path | None = None
+    """None: the CAs of the system."""
+    certificate: Certificate | None = None

@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohappyeyeballs
+from OpenSSL import SSL
 
 from _fastpath.tunnel import Tunnel
+from broker.tls.client import ClientContext
+from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.backoff import Backoff
 from broker.tunnel.handshake import Acceptance, Refusal, Registration, read_answer, registration_bytes
 from broker.tunnel.links import tell
@@ -51,6 +54,7 @@ class Link:
     leftover: bytes
     announced: bool  # the services fitted into the registration
     peer: str
+    tls: SSL.Connection | None
 
 
 class Owner(Protocol):
@@ -64,6 +68,8 @@ class Owner(Protocol):
     def authority(self) -> str: ...
     @property
     def connect_timeout_s(self) -> float: ...
+    @property
+    def tls(self) -> ClientContext | None: ...
     def registration(self, index: int) -> Registration: ...
     def make_tunnel(self, dialler: Dialler, link: Link) -> Tunnel: ...
     def is_news(self, reason: str) -> bool: ...
@@ -188,6 +194,9 @@ async def open_link(owner: Owner, index: int) -> Link:
     except Refusal as error:
         sock.close()
         raise _refused(error) from None
+    except TlsFailed as error:
+        sock.close()
+        raise DialError(f"TLS failed: {error}") from None
     except TimeoutError:
         sock.close()
         raise DialError(
@@ -220,16 +229,53 @@ async def _connect(owner: Owner) -> socket.socket:
 
 async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
     loop = asyncio.get_running_loop()
+    stream = await _secure(sock, owner.tls) if owner.tls is not None else None
     request, announced = registration_bytes(owner.registration(index), owner.authority)
-    await loop.sock_sendall(sock, request)
+    await loop.sock_sendall(sock, stream.write(request) if stream else request)
     data = b""
     while True:
-        chunk = await loop.sock_recv(sock, READ_SIZE)
+        chunk = await _receive(sock, stream)
         data += chunk
         answer = read_answer(data, ended=not chunk)
         if answer is not None:
             acceptance, size = answer
-            return Link(sock, acceptance, data[size:], announced, address_text(sock.getpeername()))
+            connection = stream.connection if stream else None
+            peer = address_text(sock.getpeername())
+            return Link(sock, acceptance, data[size:], announced, peer, connection)
+
+
+async def _receive(sock: socket.socket, stream: TlsStream | None) -> bytes:
+    loop = asyncio.get_running_loop()
+    while True:
+        chunk = await loop.sock_recv(sock, READ_SIZE)
+        if stream is None or not chunk:
+            return chunk
+        stream.feed(chunk)
+        plain = stream.read()
+        if plain is not None:
+            return plain
+
+
+async def _secure(sock: socket.socket, context: ClientContext) -> TlsStream:
+    """The handshake. Raises TlsFailed; the peer is told why."""
+    loop = asyncio.get_running_loop()
+    stream = TlsStream(context())
+    while True:
+        try:
+            done = stream.handshake()
+        finally:
+            await loop.sock_sendall(sock, stream.pending())
+        if done:
+            break
+        chunk = await loop.sock_recv(sock, READ_SIZE)
+        if not chunk:
+            raise TlsFailed("the other side ended the connection during the handshake; does it speak TLS?")
+        stream.feed(chunk)
+    try:
+        context.verify(stream.connection)
+    except ValueError as error:
+        raise TlsFailed(str(error)) from None
+    return stream
 
 
 def address_text(address: tuple[str, int] | tuple[str, int, int, int] | str) -> str:

@@ -13,6 +13,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Connect, Match
+from broker.tls.client import ClientContext
 from broker.tunnel.dialler import Dialler, Link
 from broker.tunnel.handshake import Registration, is_agent_name
 from broker.tunnel.links import close_when_idle, tell
@@ -70,6 +71,7 @@ class Uplink:
         self.lost = 0
         self.diallers: list[Dialler] = []
         self.connect_timeout_s = connect_timeout_s
+        self.tls = context_of(connect)
         self._reactor = reactor
         self._agent = agent
         self._routes = routes
@@ -93,6 +95,7 @@ class Uplink:
         """A reload: the same port, perhaps other services, another token, more tunnels or fewer."""
         self.connect = connect
         self.connect_timeout_s = connect_timeout_s
+        self.tls = context_of(connect)
         self._settings = settings
         self._routes = routes
         services = _announced(connect)
@@ -208,6 +211,7 @@ class Uplink:
             on_close=on_close,
             on_goaway=on_goaway,
             leftover=link.leftover,
+            tls=link.tls,
         )
         link.sock.detach()
         return tunnel
@@ -244,6 +248,11 @@ class Uplink:
                     service.code,
                 )
             self.refused[service.service] = service
+
+
+def context_of(connect: Connect) -> ClientContext | None:
+    """Reads the files."""
+    return ClientContext(connect.tls, connect.host) if connect.tls is not None else None
 
 
 def _announced(connect: Connect) -> tuple[Match, ...]:
