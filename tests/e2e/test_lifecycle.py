@@ -264,6 +264,8 @@ def refused(pair: Pair) -> bool:
         RawClient(pair.address).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it met the moment in which the port closed
     return False
 
 
