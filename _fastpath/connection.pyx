@@ -3,8 +3,7 @@
 cimport cython
 from _fastpath cimport net
 from _fastpath.net cimport errno
-from _fastpath.socket cimport RECV_AGAIN
-from _fastpath.tls cimport TLS_FAILED, TlsLayer
+from _fastpath.tls cimport TLS_MORE, TlsLayer
 
 cdef enum:
     FIRST_READ = 4096             # holds every usual ClientHello
@@ -108,28 +107,16 @@ cdef class Connection(Ingress):
 
     cdef bint shake(self) noexcept:
         cdef int result
-        cdef Py_ssize_t count
         if self.tls is None and not self.begin_tls():
             return False
-        while self.fd >= 0 and not self.broken:
-            result = self.tls.handshake()
-            self.send_tls()
-            if result == 1:
-                self.shaking = False
-                self.listener.handshakes += 1
-                return True
-            if result == TLS_FAILED:
-                self.listener.handshake_failures += 1
-                self.broken = True
-                return False
-            if not self.fresh:
-                self.readable = False
-                return False
-            count = self.feed_tls()
-            if count == RECV_AGAIN:
-                self.readable = False
-                return False
-        return False
+        result = self.shake_tls()
+        if result == 1:
+            self.shaking = False
+            self.listener.handshakes += 1
+        elif result != TLS_MORE:
+            self.listener.handshake_failures += 1
+            self.broken = True
+        return result == 1
 
     cdef void left(self) noexcept:
         if self.listener is not None:

@@ -16,6 +16,7 @@ from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport Socket, peek_alive, start_connect
 from _fastpath.tcp cimport TCP_CONNECTING, TcpEnd
+from _fastpath.tls cimport TlsLayer
 from _fastpath.upstream cimport UPSTREAM_CONNECTING, UPSTREAM_RUNNING, Upstream
 
 import socket
@@ -37,9 +38,12 @@ cdef class Service(Pool):
         self.kind = kind
         self.http = kind == "http"
         self.settings = settings
+        self.hosts = []
 
     def set_addresses(self, addresses: list[tuple]) -> None:
-        """Use these addresses from now on: (AF_INET or AF_INET6, host, port) or (AF_UNIX, path), in order of preference.
+        """Use these addresses from now on: (AF_INET or AF_INET6, address, port[, name]) or (AF_UNIX, path), in order of preference.
+
+        `name` is the host that the address was resolved from: by it the TLS context is found.
 
         Raises ValueError for an address that is not numeric or a path that is too long.
         """
@@ -51,8 +55,17 @@ cdef class Service(Pool):
         memcpy(self.addresses, parsed, sizeof(parsed))
         memcpy(self.address_sizes, sizes, sizeof(sizes))
         self.address_count = len(addresses)
+        self.hosts = [address[3] if len(address) > 3 else address[1] for address in addresses]
         self.next_address = 0
         self.drop_idle()
+
+    def set_tls(self, dict contexts) -> None:
+        """Speak TLS on connections that are made from now on; None: do not.
+
+        By host name: a callable that makes the pyOpenSSL Connection, whose `verify(connection)` raises where the peer is not
+        that host, and whose `failed(reason)` is told of every handshake that fails.
+        """
+        self.tls = contexts
 
     def set_settings(self, Settings settings not None) -> None:
         """Use other limits and timeouts for exchanges that begin from now on."""
@@ -129,6 +142,9 @@ cdef class Service(Pool):
             (<Upstream>connection).state = UPSTREAM_CONNECTING
             (<Upstream>connection).address_index = index
             (<Upstream>connection).addresses_tried = tried
+            if self.tls is not None and not self.secure(<Upstream>connection, index):
+                net.close(fd)
+                return None
         else:
             connection = TcpEnd.__new__(TcpEnd)
             (<TcpEnd>connection).service = self
@@ -144,6 +160,14 @@ cdef class Service(Pool):
             return None
         self.reactor.arm(connection, self.settings.connect_timeout)
         return connection
+
+    cdef bint secure(self, Upstream connection, uint8_t index) noexcept:
+        try:
+            connection.context = self.tls[self.hosts[index]]
+            connection.tls = TlsLayer(connection.context())
+        except Exception:
+            return False          # out of memory: a context that can't make connections was refused before
+        return True
 
     cdef int join_tcp(self, End ingress) noexcept:
         cdef TcpEnd connection = <TcpEnd>self.dial(self.next_address, 1)

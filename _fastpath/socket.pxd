@@ -47,6 +47,8 @@ cdef class Socket(Pollable):
     cdef Py_ssize_t feed_tls(self) noexcept
     cdef Py_ssize_t receive_tls(self, unsigned char* data, size_t size) noexcept
     cdef size_t send_tls(self) noexcept
+    # Steps of the handshake as far as the bytes go that have come: 1 (done), TLS_MORE, or TLS_FAILED (also: `broken`).
+    cdef int shake_tls(self) noexcept
     cdef void say_end(self) noexcept          # close_notify
     cdef void finish_send(self, size_t taken) noexcept
     cdef void finish_writing(self) noexcept

@@ -7,7 +7,7 @@ from _fastpath cimport net
 from _fastpath.memory cimport queue_append, queue_clear, queue_consume, queue_vectors
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport set_after_call
-from _fastpath.tls cimport TLS_END, TLS_MORE, TlsLayer
+from _fastpath.tls cimport TLS_END, TLS_FAILED, TLS_MORE, TlsLayer
 
 cdef enum:
     CORK_PIECES = 64
@@ -157,6 +157,8 @@ cdef class Socket(Pollable):
                 self.broken = True
                 return <Py_ssize_t>total if total else RECV_FAILED
             if not self.fresh:
+                if self.broken:
+                    return <Py_ssize_t>total if total else RECV_FAILED
                 self.readable = False
                 break
             count = self.feed_tls()
@@ -191,6 +193,18 @@ cdef class Socket(Pollable):
                 self.write_failed()
                 break
         return sent
+
+    cdef int shake_tls(self) noexcept:
+        cdef int result
+        while self.fd >= 0 and not self.broken:
+            result = self.tls.handshake()
+            self.finish_send(self.send_tls())
+            if result != TLS_MORE:
+                return result
+            if not self.fresh or self.feed_tls() == RECV_AGAIN:
+                self.readable = False
+                return TLS_MORE
+        return TLS_FAILED
 
     cdef void finish_send(self, size_t taken) noexcept:
         if taken > 0:
@@ -229,7 +243,7 @@ cdef class Socket(Pollable):
             uncork()
         if self.fd < 0:
             return
-        if self.tls is not None and self.tls.established:
+        if self.tls is not None:
             if self.tls.write(data, size) < 0:
                 self.write_failed()
                 return
@@ -322,10 +336,13 @@ cdef class Socket(Pollable):
         self.reactor.queue_ready(self)
 
     cdef size_t sink_room(self) noexcept:
-        if self.out.size >= OUT_HIGH or self.broken:
+        cdef size_t held = self.out.size
+        if self.tls is not None:
+            held += self.tls.early.size
+        if held >= OUT_HIGH or self.broken:
             self.starved = True
             return 0
-        return OUT_HIGH - self.out.size
+        return OUT_HIGH - held
 
     cdef void report(self, size_t sent) noexcept:
         # Heads and chunk framing are counted with the body they go with: credit may be granted by

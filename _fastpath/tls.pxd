@@ -3,10 +3,14 @@
 # pyOpenSSL makes the connection (a context says which certificates, versions, ciphers); the bytes are
 # driven here, by the very OpenSSL functions that pyOpenSSL has loaded, or by its public methods where those can't be reached.
 #
+# What is written before the handshake is done waits in `early`, unencrypted, which the TlsLayer owns, until `write_early`
+# is called: whoever it is meant for has to be verified first.
+#
 # A TlsLayer holds a strong reference to the pyOpenSSL Connection, which owns the SSL object and its two
 # memory BIOs. Between two calls the BIOs hold what was fed and not yet read, and what was written and not yet drained.
 
 from libc.stdint cimport uint8_t
+from _fastpath.memory cimport ByteQueue
 
 cdef enum:
     TLS_END = 0                   # the peer has said close_notify
@@ -20,6 +24,7 @@ cdef class TlsLayer:
     cdef void* ssl
     cdef void* inbound            # BIOs; borrowed from the SSL
     cdef void* outbound
+    cdef ByteQueue early          # plaintext
     cdef readonly bint established
     cdef readonly bint failed
     cdef bint ended               # our close_notify was written
@@ -31,6 +36,8 @@ cdef class TlsLayer:
     cdef size_t drain(self, unsigned char* out, size_t size) noexcept
     # 1: done, TLS_MORE or TLS_FAILED. Drain after each call, whatever it returns.
     cdef int handshake(self) noexcept
+    # After the handshake: encrypts what was written before. 0, or TLS_FAILED.
+    cdef int write_early(self) noexcept
     # > 0: plaintext bytes; TLS_END, TLS_MORE or TLS_FAILED. It may write, too (key updates): drain.
     cdef Py_ssize_t read(self, void* data, size_t size) noexcept
     # Encrypts all of it. 0, or TLS_FAILED.

@@ -6,6 +6,8 @@ The functions of the library are reached as pointers, found once at import (`dir
 
 from libc.string cimport memcpy
 
+from _fastpath.memory cimport iovec, queue_append, queue_clear, queue_consume, queue_vectors
+
 import os
 
 from OpenSSL import SSL, _util
@@ -85,6 +87,9 @@ cdef class TlsLayer:
             self.inbound = <void*><size_t>pointer_of(connection._into_ssl)
             self.outbound = <void*><size_t>pointer_of(connection._from_ssl)
 
+    def __dealloc__(self):
+        queue_clear(&self.early)
+
     cdef int fail(self, str reason) noexcept:
         self.failed = True
         if not self.reason:
@@ -146,6 +151,15 @@ cdef class TlsLayer:
         self.established = True
         return 1
 
+    cdef int write_early(self) noexcept:
+        cdef iovec piece
+        while self.early.size > 0:
+            queue_vectors(&self.early, &piece, 1, self.early.size)
+            if self.write(piece.iov_base, piece.iov_len) < 0:
+                return TLS_FAILED
+            queue_consume(&self.early, piece.iov_len)
+        return 0
+
     cdef Py_ssize_t read(self, void* data, size_t size) noexcept:
         cdef int count
         if self.failed:
@@ -170,6 +184,8 @@ cdef class TlsLayer:
         cdef int count
         if self.failed or self.ended:
             return TLS_FAILED
+        if not self.established:
+            return 0 if queue_append(&self.early, data, size) == 0 else self.fail("out of memory")
         while size > 0:
             part = size if size < TLS_RECORD else <size_t>TLS_RECORD
             if is_direct:

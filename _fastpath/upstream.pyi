@@ -1,6 +1,6 @@
 from typing import final
 
-from _fastpath.socket import Socket
+from _fastpath.reply import ReplyReader
 
 @final
-class Upstream(Socket): ...
+class Upstream(ReplyReader): ...

@@ -1,49 +1,35 @@
 """One exchange after another over a connection to an upstream (HTTP/1.1), the egress. See upstream.pxd."""
 
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 
 cimport cython
 from _fastpath.end cimport (
-    CODE_CANCEL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
-    HEAD_END, HEAD_INTERIM, MAYBE_SENT, NEVER_SENT, SENT, End,
+    CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
+    HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport detach
-from _fastpath.forward cimport write_response
-from _fastpath.http1 cimport (
-    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS,
-    MAX_HEAD, MAX_HEADERS, Field, Head, ScanLimits, chunk_size_line, chunked_clear, chunked_next, scan_response,
-)
+from _fastpath.http1 cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, Head, chunk_size_line
 from _fastpath.memory cimport ByteQueue
 from _fastpath.pool cimport POOL_IDLE_MS
-from _fastpath.reactor cimport READ_SIZE
 from _fastpath.socket cimport RECV_AGAIN, connect_error, peek_alive, uncork
+from _fastpath.tls cimport TLS_MORE
 
 cdef enum:
     READ_STEPS = 8                # reads in one turn; the rest waits for the others
-    HEAD_BODY = 16384             # of the body that goes along with its head
     HELD_LIMIT = 65536            # of a request that is kept for a second try
 
 cdef const char* LAST_CHUNK = b"0\r\n\r\n"
 cdef const char* CRLF = b"\r\n"
-cdef Field fields[MAX_FIELDS]
-cdef ScanLimits reply_limits
-reply_limits.head = 262144
-reply_limits.headers = MAX_HEADERS
-reply_limits.uri = MAX_HEAD
 
 
 @cython.final
 @cython.no_gc
-cdef class Upstream(Socket):
+cdef class Upstream(ReplyReader):
     """One connection to an upstream."""
 
     def __dealloc__(self):
         free(self.held)
-        free(self.stash)
-        if self.decoder != NULL:
-            chunked_clear(self.decoder)
-            free(self.decoder)
 
     cdef void begin(self, const Head* head) noexcept:
         # A new exchange; take_head follows.
@@ -64,8 +50,14 @@ cdef class Upstream(Socket):
             if not (self.writable or self.broken):
                 return
             self.connected()
+        elif self.state == UPSTREAM_SHAKING:
+            self.shake()
         elif self.state == UPSTREAM_IDLE:
-            self.drop()           # an answer nobody asked for, or the end
+            # What was announced may have been read already, or be of no concern to us (TLS tickets).
+            if self.broken or self.hung_up or not self.is_quiet():
+                self.drop()       # an answer nobody asked for, or the end
+            else:
+                self.readable = False
             return
         if self.fd >= 0 and self.state == UPSTREAM_RUNNING:
             if self.out.size > 0 and self.writable:
@@ -82,6 +74,44 @@ cdef class Upstream(Socket):
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT, b"the upstream refused the connection")
             return
+        if self.tls is None:
+            self.ready_for_request()
+            return
+        self.state = UPSTREAM_SHAKING
+        self.shake()
+
+    cdef void shake(self) noexcept:
+        # The request has not left, and does not before the service has proven who it is.
+        cdef int result
+        if self.out.size > 0 and self.writable:
+            self.flush()
+        result = self.shake_tls()
+        if result == TLS_MORE:
+            return
+        if result == 1 and self.trusts() and self.tls.write_early() == 0:
+            self.ready_for_request()
+            self.finish_send(self.send_tls())
+            return
+        self.handshake_failed(self.tls.reason)
+
+    cdef void handshake_failed(self, str reason) noexcept:
+        self.service.connect_failures += 1
+        try:
+            self.context.failed(reason)
+        except Exception:
+            pass                  # it is only told to people
+        self.fail(CODE_UNREACHABLE, NEVER_SENT, b"TLS with the upstream failed")
+
+    cdef bint trusts(self) noexcept:
+        # Whether the certificate, which a known CA has signed, is that of the service.
+        try:
+            self.context.verify(self.tls.connection)
+        except Exception as problem:
+            self.tls.fail(str(problem))
+            return False
+        return True
+
+    cdef void ready_for_request(self) noexcept:
         self.state = UPSTREAM_RUNNING
         self.service.next_address = self.address_index
         self.service.connects += 1
@@ -111,6 +141,9 @@ cdef class Upstream(Socket):
         self.keep_alive = True
         self.out = other.out
         memset(&other.out, 0, sizeof(ByteQueue))
+        if self.tls is not None:
+            self.tls.early = other.tls.early
+            memset(&other.tls.early, 0, sizeof(ByteQueue))
         self.held = other.held
         self.held_head = other.held_head
         self.held_body = other.held_body
@@ -129,6 +162,8 @@ cdef class Upstream(Socket):
             self.service.connect_failures += 1
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT, b"the upstream did not accept the connection in time")
+        elif self.state == UPSTREAM_SHAKING:
+            self.handshake_failed("the handshake took too long")
         elif not self.request_done:
             self.await_reply()    # the ingress watches over the request's body
         elif not self.reply_begun:
@@ -161,14 +196,7 @@ cdef class Upstream(Socket):
         if self.held != NULL:
             free(self.held)
             self.held = NULL
-        if self.stash != NULL:
-            free(self.stash)
-            self.stash = NULL
-        self.stash_size = self.scan_resume = 0
-        if self.decoder != NULL:
-            chunked_clear(self.decoder)
-            free(self.decoder)
-            self.decoder = NULL
+        self.clear_reply()
 
     cdef void fail(self, uint16_t code, uint8_t delivery, const char* reason) noexcept:
         cdef End peer = self.peer
@@ -249,295 +277,7 @@ cdef class Upstream(Socket):
         if self.state == UPSTREAM_RUNNING and not self.reply_begun:
             self.await_reply()
 
-    # --- the response -----------------------------------------------------
-
-    cdef bint read_some(self) noexcept:
-        cdef size_t room
-        if not self.reply_begun:
-            return self.read_head()
-        if self.peer is None:
-            return False
-        room = self.peer.room()
-        if room == 0:
-            return False          # on_room continues
-        if self.reply_framing == BODY_LENGTH:
-            return self.read_length(room)
-        if self.reply_framing == BODY_CHUNKED:
-            return self.read_chunked(room)
-        return self.read_until_close(room)
-
-    cdef void on_room(self) noexcept:
-        self.reactor.queue_ready(self)
-
-    cdef bint read_head(self) noexcept:
-        # With the body bytes that come along, which may be more than the peer has room for now: those are
-        # kept. One read of the head is small; the bulk follows by room.
-        cdef Py_ssize_t count = self.receive(self.reactor.scratch, READ_SIZE if self.stash_size == 0 else 4096)
-        if count == RECV_AGAIN:
-            return False
-        if count <= 0:
-            self.lost()
-            return False
-        self.touched = True
-        if self.stash_size == 0:
-            return self.parse(self.reactor.scratch, <size_t>count)
-        if not self.keep(self.reactor.scratch, <size_t>count):
-            self.fail(CODE_OVERLOADED, SENT, b"out of memory")
-            return False
-        return self.parse(self.stash, self.stash_size)
-
-    cdef bint parse(self, const unsigned char* data, size_t size) noexcept:
-        cdef const char* reason = NULL
-        cdef Head head
-        cdef int result
-        cdef size_t used = 0
-        while used < size:
-            head.fields = fields
-            result = scan_response(data + used, size - used, &reply_limits, self.method_id,
-                                   &self.scan_resume, &head, &reason)
-            if result < 0:
-                self.fail(CODE_UPSTREAM_PROTOCOL, SENT, reason)
-                return False
-            if result == 0:
-                return self.keep_rest(data, used, size)
-            self.scan_resume = 0
-            used += <size_t>result
-            if head.status >= 200:
-                return self.begin_reply(data + used - result, &head, size - used)
-            if head.status == 101 or self.peer is None:
-                self.fail(CODE_UPSTREAM_PROTOCOL, SENT, b"the upstream switched protocols unasked")
-                return False
-            self.interim(data + used - result, &head)
-        return self.keep_rest(data, used, size)
-
-    cdef bint keep_rest(self, const unsigned char* data, size_t used, size_t size) noexcept:
-        # What is left of the input is the beginning of a head.
-        cdef unsigned char* old = self.stash
-        if data == old:
-            if used == 0:
-                return True
-            self.stash = NULL
-            self.stash_size = 0
-        if used < size and not self.keep(data + used, size - used):
-            free(old)
-            self.fail(CODE_OVERLOADED, SENT, b"out of memory")
-            return False
-        if data == old:
-            free(old)
-        return True
-
-    cdef bint keep(self, const unsigned char* data, size_t size) noexcept:
-        cdef unsigned char* memory = <unsigned char*>realloc(self.stash, self.stash_size + size)
-        if memory == NULL:
-            return False
-        memcpy(memory + self.stash_size, data, size)
-        self.stash = memory
-        self.stash_size += <uint32_t>size
-        return True
-
-    cdef void interim(self, const unsigned char* data, const Head* head) noexcept:
-        cdef unsigned char* out = self.reactor.borrow(head.size + 256)
-        cdef Py_ssize_t size
-        if out == NULL:
-            return
-        size = write_response(data, head, out, head.size + 256)
-        if size > 0:
-            self.peer.take_head(out, <size_t>size, NULL, 0, HEAD_INTERIM)
-
-    cdef bint begin_reply(self, const unsigned char* data, const Head* head, size_t rest) noexcept:
-        cdef size_t capacity = head.size + 256
-        cdef unsigned char* out = self.reactor.borrow(capacity)
-        cdef const unsigned char* body = data + head.size
-        cdef Py_ssize_t size = -1
-        cdef size_t part = 0
-        cdef bint end = False
-        cdef End peer = self.peer
-        if peer is None:
-            self.drop()
-            return False
-        if out != NULL:
-            size = write_response(data, head, out, capacity)
-        if size < 0:
-            self.fail(CODE_OVERLOADED, SENT, b"the response's head is too large")
-            return False
-        self.reply_begun = True
-        self.reactor.arm(self, 0)
-        self.reply_framing = head.framing
-        self.reply_left = head.content_length if head.framing == BODY_LENGTH else 0
-        self.keep_alive = head.keep_alive and head.framing != BODY_UNTIL_CLOSE
-        self.service.tally.statuses[head.status // 100] += 1
-        if head.framing == BODY_NONE or (head.framing == BODY_LENGTH and head.content_length == 0):
-            end = True
-        elif head.framing == BODY_LENGTH:
-            part = rest if rest < self.reply_left else <size_t>self.reply_left
-            if part > HEAD_BODY:
-                part = 0          # by room, like the rest of it
-            self.reply_left -= part
-            end = self.reply_left == 0
-        if part and part > peer.room():
-            self.reply_left += part
-            part = 0
-            end = False
-        self.service.tally.bytes_out += part
-        peer.take_head(out, <size_t>size, body, part, HEAD_END if end else 0)
-        rest -= part
-        if end:
-            self.reply_complete(rest == 0)
-            return False
-        return self.feed_rest(body + part, rest)
-
-    cdef bint feed_rest(self, const unsigned char* data, size_t size) noexcept:
-        # Body bytes that were read together with the head: at most READ_SIZE, which a stream's
-        # window or a socket's queue takes in nearly every case; what it does not take waits in the stash.
-        cdef size_t room, part
-        cdef unsigned char* old
-        while size > 0 and self.fd >= 0 and self.peer is not None:
-            room = self.peer.room()
-            if room == 0:
-                break
-            part = size if size < room else room
-            if self.reply_framing == BODY_LENGTH and part > self.reply_left:
-                part = <size_t>self.reply_left
-            if not self.pass_body(data, part, part < size):
-                return False      # over, one way or the other
-            data += part
-            size -= part
-        uncork()
-        old = self.stash
-        self.stash = NULL
-        self.stash_size = 0
-        if size > 0 and self.fd >= 0 and self.peer is not None and not self.keep(data, size):
-            self.fail(CODE_OVERLOADED, SENT, b"out of memory")
-        free(old)
-        return self.fd >= 0 and self.peer is not None and self.stash_size == 0
-
-    cdef bint pass_body(self, const unsigned char* data, size_t size, bint more) noexcept:
-        # Borrowed body bytes, not more than the peer's room; `more` bytes lie behind them. False: the response is over.
-        cdef bint end
-        if self.reply_framing == BODY_CHUNKED:
-            return self.feed_chunked(data, size)
-        end = False
-        if self.reply_framing == BODY_LENGTH:
-            self.reply_left -= size
-            end = self.reply_left == 0
-        self.service.tally.bytes_out += size
-        self.peer.take_data(data, size, end)
-        if end:
-            self.reply_complete(not more)
-        return not end and self.peer is not None
-
-    cdef bint read_length(self, size_t room) noexcept:
-        cdef size_t capacity = 0
-        cdef unsigned char* memory
-        cdef bint direct
-        cdef Py_ssize_t count
-        cdef bint end
-        if self.stash_size > 0:
-            return self.feed_rest(self.stash, self.stash_size)
-        if self.reply_left <= HEAD_BODY and self.reply_left <= room:
-            return self.read_last(<size_t>self.reply_left)
-        memory = self.peer.reserve(&capacity)
-        direct = memory != NULL
-        if not direct:
-            memory = self.reactor.scratch
-            capacity = READ_SIZE if room > READ_SIZE else room
-        if capacity > self.reply_left:
-            capacity = <size_t>self.reply_left
-        count = self.receive(memory, capacity)
-        end = count > 0 and <uint64_t>count == self.reply_left
-        if count > 0:
-            self.reply_left -= <uint64_t>count
-            self.service.tally.bytes_out += <uint64_t>count
-        if direct:
-            self.peer.commit(<size_t>count if count > 0 else 0, end)
-        elif count > 0:
-            self.peer.take_data(memory, <size_t>count, end)
-            uncork()
-        if end:
-            self.reply_complete(True)
-            return False
-        if count == 0 or (count < 0 and count != RECV_AGAIN):
-            self.lost()
-        return count > 0
-
-    cdef bint read_last(self, size_t left) noexcept:
-        # The small rest of a body, and one look behind it in the same call: a short read says that the
-        # connection is idle again.
-        cdef Py_ssize_t count = self.receive(self.reactor.scratch, READ_SIZE)
-        if count == RECV_AGAIN:
-            return False
-        if count <= 0:
-            self.lost()
-            return False
-        if not self.pass_body(self.reactor.scratch, <size_t>count if <size_t>count < left else left,
-                              <size_t>count > left):
-            return False
-        uncork()
-        return True
-
-    cdef bint read_until_close(self, size_t room) noexcept:
-        cdef size_t capacity
-        cdef Py_ssize_t count
-        if self.stash_size > 0:
-            return self.feed_rest(self.stash, self.stash_size)
-        capacity = READ_SIZE if room > READ_SIZE else room
-        count = self.receive(self.reactor.scratch, capacity)
-        if count > 0:
-            self.service.tally.bytes_out += <uint64_t>count
-            self.peer.take_data(self.reactor.scratch, <size_t>count, False)
-            uncork()
-            return True
-        if count == 0:
-            self.peer.take_end(NULL, 0)
-            self.reply_complete(False)
-        elif count != RECV_AGAIN:
-            self.lost()
-        return False
-
-    cdef bint read_chunked(self, size_t room) noexcept:
-        cdef size_t capacity
-        cdef Py_ssize_t count
-        cdef bint more
-        if self.stash_size > 0:
-            return self.feed_rest(self.stash, self.stash_size)
-        capacity = READ_SIZE if room > READ_SIZE else room
-        count = self.receive(self.reactor.scratch, capacity)
-        if count == RECV_AGAIN:
-            return False
-        if count <= 0:
-            self.lost()
-            return False
-        more = self.feed_chunked(self.reactor.scratch, <size_t>count)
-        uncork()
-        return more
-
-    cdef bint feed_chunked(self, const unsigned char* data, size_t size) noexcept:
-        # False: the response is over, one way or the other.
-        cdef const unsigned char* body = NULL
-        cdef size_t used = 0, done = 0, body_size = 0
-        cdef int event
-        if self.decoder == NULL:
-            self.decoder = <ChunkedDecoder*>malloc(sizeof(ChunkedDecoder))
-            if self.decoder == NULL:
-                self.fail(CODE_OVERLOADED, SENT, b"out of memory")
-                return False
-            memset(self.decoder, 0, sizeof(ChunkedDecoder))
-        while done < size:
-            event = chunked_next(self.decoder, data + done, size - done, &used, &body, &body_size)
-            done += used
-            if event == CHUNKED_DATA:
-                self.service.tally.bytes_out += body_size
-                self.peer.take_data(body, body_size, False)
-                if self.peer is None:
-                    return False
-            elif event == CHUNKED_END:
-                self.peer.take_end(self.decoder.trailers, self.decoder.trailers_size)
-                self.reply_complete(done == size)
-                return False
-            elif event != CHUNKED_MORE:
-                self.fail(CODE_UPSTREAM_PROTOCOL, SENT, self.decoder.reason)
-                return False
-        return True
+    # --- the end of an exchange -------------------------------------------
 
     cdef void reply_complete(self, bint clean) noexcept:
         # `clean`: nothing came behind the response. Only then is the connection good for another one.
@@ -550,7 +290,7 @@ cdef class Upstream(Socket):
         if (
             clean and self.keep_alive and self.request_done and self.out.size == 0
             and not self.broken and not self.hung_up and not self.service.closed
-            and (not self.readable or peek_alive(self.fd))
+            and (not self.readable or self.is_quiet())
         ):
             self.readable = False
             self.clear()
@@ -561,6 +301,11 @@ cdef class Upstream(Socket):
                 return
             self.state = UPSTREAM_RUNNING
         self.drop()
+
+    cdef bint is_quiet(self) noexcept:
+        if self.tls is None:
+            return peek_alive(self.fd)
+        return self.receive(self.reactor.scratch, 1) == RECV_AGAIN
 
     cdef void lost(self) noexcept:
         # The upstream ended or broke the connection in the middle of an exchange.

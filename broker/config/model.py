@@ -145,7 +145,7 @@ class Admin(Listen):
 class Upstream:
     """One address of a service: `host` and `port`, or `path` of a Unix socket."""
 
-    scheme: Literal["http", "tcp"]
+    scheme: Literal["http", "https", "tcp"]
     host: str = ""
     port: int = 0
     path: str = ""
@@ -187,6 +187,8 @@ class Service:
     timeouts: Timeouts
     own_limits: Mapping[str, int | None] = field(default_factory=dict, hash=False)
     own_timeouts: Mapping[str, int | None] = field(default_factory=dict, hash=False)
+    tls: ClientTls | None = None
+    """None unless the upstreams are https."""
 
     @property
     def kind(self) -> Literal["http", "tcp"]:

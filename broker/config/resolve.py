@@ -183,12 +183,54 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 timeouts=timeouts.with_own(own_timeouts),
                 own_limits=own_limits,
                 own_timeouts=own_timeouts,
+                tls=resolve_upstream_tls(draft, path, entry),
             )
         )
     if len(out) < len(draft.file.services):
         draft.incomplete |= {"services"}
     draft.indexes["services"] = places
     return tuple(out)
+
+
+def resolve_upstream_tls(draft: Draft, path: KeyPath, entry: ServiceSection) -> ClientTls | None:
+    given, here = entry.tls, (*path, "tls")
+    if entry.upstream[0].scheme != "https":
+        if given.own():
+            draft.wrong(here, "is for https upstreams")
+        return None
+    if not given.verify:
+        draft.warn((*here, "verify"), "whoever answers at the upstream's address is believed")
+    name = given.server_name or ""
+    return resolve_client_tls(draft, here, given.ca, given.cert, given.key, name, given.verify)
+
+
+def resolve_client_tls(
+    draft: Draft,
+    path: KeyPath,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    server_name: str = "",
+    verify: bool = True,
+) -> ClientTls | None:
+    """What this node believes and shows where it dials. Its files are tried."""
+    if (cert is None) != (key is None):
+        draft.wrong(path, "cert and key belong together")
+        return None
+    certificate = None
+    if cert is not None and key is not None:
+        certificate = Certificate(
+            cert=absolute(draft, (*path, "cert"), cert), key=absolute(draft, (*path, "key"), key)
+        )
+    settings = ClientTls(
+        ca=absolute(draft, (*path, "ca"), ca) if ca else None,
+        certificate=certificate,
+        server_name=server_name,
+        verify=verify,
+    )
+    for problem in check_client(settings):
+        draft.wrong(path, problem)
+    return settings
 
 
 def resolve_match(draft: Draft, path: KeyPath, entry: ServiceSection) -> Match | None:
@@ -265,20 +307,7 @@ def resolve_dial_tls(draft: Draft, path: KeyPath, entry: ConnectSection) -> Clie
         if given.own():
             draft.wrong(path, "is for https URLs; this one is http")
         return None
-    if (given.cert is None) != (given.key is None):
-        draft.wrong(path, "cert and key belong together")
-        return None
-    certificate = None
-    if given.cert is not None and given.key is not None:
-        certificate = Certificate(
-            cert=absolute(draft, (*path, "cert"), given.cert), key=absolute(draft, (*path, "key"), given.key)
-        )
-    settings = ClientTls(
-        ca=absolute(draft, (*path, "ca"), given.ca) if given.ca else None, certificate=certificate
-    )
-    for problem in check_client(settings):
-        draft.wrong(path, problem)
-    return settings
+    return resolve_client_tls(draft, path, given.ca, given.cert, given.key)
 
 
 def read_token(draft: Draft, path: KeyPath, file: Path) -> Secret | None:

@@ -178,12 +178,25 @@ class UserSection(Section):
     may: MaySection = MaySection()
 
 
+class UpstreamTlsSection(Section):
+    """TLS of https upstreams."""
+
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
+    server_name: (
+        Annotated[str, Written("name", lambda value: values.parse_host(values.text(value)))] | None
+    ) = None
+    verify: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
+
+
 class ServiceSection(Section):
-    LATER = frozenset({"tls", "auth"})
+    LATER = frozenset({"auth"})
 
     match: Annotated[str | None, Written("[HOST][/PATH]", values.text)] = None
     name: Name | None = None
     upstream: Annotated[list[UpstreamUrl], BeforeValidator(one_or_more), Field(min_length=1)]
+    tls: UpstreamTlsSection = UpstreamTlsSection()
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 

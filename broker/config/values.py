@@ -139,6 +139,16 @@ def parse_congestion(value: object) -> str:
     return name
 
 
+def parse_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {describe(value)}")
+    return value
+
+
+def format_flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
 def parse_choice(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -284,12 +294,12 @@ def parse_upstream(value: object) -> Upstream:
     if not UPSTREAM_START.match(given):
         examples = "http://127.0.0.1:9000, unix:PATH or tcp://127.0.0.1:6379"
         raise ValueError(f"must be an upstream such as {examples}, not {given!r}")
-    url = parse_url(given, ["http", "tcp"], ["https", "tls"], "http://127.0.0.1:9000")
+    url = parse_url(given, ["http", "https", "tcp"], ["tls"], "http://127.0.0.1:9000")
     if url.path not in ("", "/"):
         raise ValueError(
             f"must not have a path ({url.path}): the request's own path reaches the service as sent"
         )
-    return Upstream(scheme=cast(Literal["http", "tcp"], url.scheme), host=url.host, port=url.port)
+    return Upstream(scheme=cast(Literal["http", "https", "tcp"], url.scheme), host=url.host, port=url.port)
 
 
 def parse_unix(path: str) -> Upstream:

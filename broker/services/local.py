@@ -12,6 +12,7 @@ from _fastpath.service import Service as Target
 from broker.config.model import ExternalPort, Limits, Match, Service, Timeouts
 from broker.services.compiled import settings_of
 from broker.services.resolver import Resolver
+from broker.services.secure import contexts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,16 @@ class LocalServices:
         service = placed.service
         settings = settings_of(placed.limits, placed.timeouts)
         known = before.get(service.match)
+        contexts = contexts_of(service)
         if known is not None and known[0].upstreams == service.upstreams:
             del before[service.match]
             known[1].set_settings(settings)
+            known[1].set_tls(contexts)
+            if known[0].tls != service.tls:
+                known[1].drop_idle()  # they were made under other rules
             return known[1]
         target = Target(self._reactor, str(service.match), service.kind, settings)
+        target.set_tls(contexts)
         self._resolver.add(target, service.upstreams)
         return target
 
@@ -87,7 +93,7 @@ class LocalServices:
             "service": str(service.match),
             "kind": service.kind,
             "upstreams": [upstream.url for upstream in service.upstreams],
-            "addresses": [":".join(str(part) for part in address[1:]) for address in addresses],
+            "addresses": [":".join(str(part) for part in address[1:3]) for address in addresses],
             "problem": self._resolver.problems(service.upstreams),
             **target.counters(),
         }

@@ -80,7 +80,7 @@ class Resolver:
                 continue
             literal = _literal(upstream.host)
             numeric = (literal,) if literal else self._names[upstream.host].addresses
-            found.extend((family, address, upstream.port) for family, address in numeric)
+            found.extend((family, address, upstream.port, upstream.host) for family, address in numeric)
         return list(dict.fromkeys(found))
 
     async def first_answers(self, timeout_s: float) -> None:

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
-from broker.tls.server import INTERMEDIATE, OP_NO_RENEGOTIATION, use_certificate
+from broker.tls.server import INTERMEDIATE, OP_NO_RENEGOTIATION, PROTOCOL, use_certificate
 from broker.tls.settings import ClientTls
 
 
@@ -16,15 +16,18 @@ class ClientContext:
     """Makes connections to one server name. Raises ValueError for files that can't be used."""
 
     def __init__(self, settings: ClientTls, host: str) -> None:
-        self._host = host
+        self._host = settings.server_name or host
+        self._verifies = settings.verify
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_cipher_list(INTERMEDIATE.encode())
-        context.set_verify(
-            SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, good: bool(good)
-        )
+        context.set_alpn_protos([PROTOCOL])
+        if settings.verify:
+            context.set_verify(
+                SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, good: bool(good)
+            )
         if settings.ca is None:
             context.set_default_verify_paths()
         else:
@@ -52,6 +55,8 @@ class ClientContext:
 
     def verify(self, connection: SSL.Connection) -> None:
         """After the handshake: the certificate must be that of the host (RFC 9525). Raises ValueError."""
+        if not self._verifies:
+            return
         try:
             if self._address:
                 verify_ip_address(connection, self._host)

@@ -35,3 +35,7 @@ class ClientTls:
     ca: Path | None = None
     """None: the CAs of the system."""
     certificate: Certificate | None = None
+    server_name: str = ""
+    """Asked for and verified instead of the host that is dialled; "": that host."""
+    verify: bool = True
+    """False: whoever answers is believed."""

@@ -80,7 +80,12 @@ def explain(error: SSL.Error) -> str:
     details = error.args[0] if error.args and isinstance(error.args[0], list) else []
     reasons = [str(each[-1]) for each in details if each]
     for reason in reasons:
-        for known, words in WORDS.items():
-            if known in reason:
-                return words
+        words = in_words(reason)
+        if words != reason:
+            return words
     return reasons[-1] if reasons else "the connection ended"
+
+
+def in_words(reason: str) -> str:
+    """OpenSSL's reason in words for people, where there are better ones."""
+    return next((words for known, words in WORDS.items() if known in reason), reason)

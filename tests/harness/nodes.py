@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,9 +225,15 @@ class World:
     origins: list[Origin] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
 
-    def origin(self, name: str = "origin", family: str = "tcp", port: int = 0) -> Origin:
+    def origin(
+        self,
+        name: str = "origin",
+        family: str = "tcp",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> Origin:
         path = str(self.directory / f"{name}.sock") if family == "unix" else None
-        origin = Origin(name, family, path, port)
+        origin = Origin(name, family, path, port, tls)
         self.origins.append(origin)
         return origin
 

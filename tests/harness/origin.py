@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, Self
@@ -111,7 +112,12 @@ class Origin:
     """A threaded server on loopback TCP, on IPv6, or on a Unix socket."""
 
     def __init__(
-        self, name: str = "origin", family: str = "tcp", path: str | None = None, port: int = 0
+        self,
+        name: str = "origin",
+        family: str = "tcp",
+        path: str | None = None,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
         self.connections: list[Connection] = []
@@ -127,7 +133,8 @@ class Origin:
             self._listener = socket.socket(socket.AF_INET6 if family == "tcp6" else socket.AF_INET)
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._listener.bind(("::1" if family == "tcp6" else "127.0.0.1", port))
-        self._family, self._path = family, path
+        self._family, self._path, self.tls = family, path, tls
+        self.handshake_errors: list[str] = []
         self._listener.listen(1024)
         self._closing = False
         threading.Thread(target=self._accept, daemon=True).start()
@@ -148,6 +155,8 @@ class Origin:
         """As an upstream in a configuration."""
         if self._family == "unix":
             return f"unix:{self._path}"
+        if self.tls is not None:
+            return f"https://localhost:{self.port}"
         return f"http://[::1]:{self.port}" if self._family == "tcp6" else f"http://127.0.0.1:{self.port}"
 
     @property
@@ -193,9 +202,23 @@ class Origin:
                 return
             if self._family != "unix":
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(self, sock, len(self.connections))
-            self.connections.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            if self.tls is not None:
+                threading.Thread(target=self._secure, args=(sock,), daemon=True).start()
+            else:
+                self._begin(sock)
+
+    def _secure(self, sock: socket.socket) -> None:
+        assert self.tls is not None
+        try:
+            self._begin(self.tls.wrap_socket(sock, server_side=True))
+        except OSError as error:
+            self.handshake_errors.append(str(error))
+            sock.close()
+
+    def _begin(self, sock: socket.socket) -> None:
+        connection = Connection(self, sock, len(self.connections))
+        self.connections.append(connection)
+        threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: Connection) -> None:
         try:

@@ -165,7 +165,6 @@ def test_later_protocols_are_refused_in_these_words() -> None:
     later = "is not available in this version"
     for parse, scheme in [
         (values.parse_external, "tls"),
-        (values.parse_upstream, "https"),
         (values.parse_upstream, "tls"),
     ]:
         assert f"{scheme}:// {later}" in refused(parse, f"{scheme}://127.0.0.1:1")

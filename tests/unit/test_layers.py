@@ -42,6 +42,7 @@ LEVELS = {
             "record",
             "connection",
             "pool",
+            "reply",
             "upstream",
             "tcp",
             "service",

@@ -1,0 +1,46 @@
+# The responses of one upstream connection: heads that are read and made canonical, and bodies that are passed on by room.
+#
+# Owns `stash` (response bytes read too early) and `decoder`, each malloc'd when needed. upstream.pyx adds the connection and
+# the requests.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.http1 cimport ChunkedDecoder, Head
+from _fastpath.pool cimport Pool
+from _fastpath.socket cimport Socket
+
+
+cdef class ReplyReader(Socket):
+    cdef Pool service
+    cdef unsigned char* stash     # a partial response head, or body bytes that nobody had room for
+    cdef uint32_t stash_size, scan_resume
+    cdef ChunkedDecoder* decoder
+    cdef uint64_t reply_left
+    cdef uint8_t method_id        # of the request
+    cdef uint8_t reply_framing, reply_begun, keep_alive
+    cdef uint8_t touched          # bytes of the current response were seen
+
+    # hooks
+    cdef void reply_complete(self, bint clean) noexcept       # `clean`: nothing came behind it
+    cdef void lost(self) noexcept             # the upstream ended the connection in the middle of it
+    cdef void fail(self, uint16_t code, uint8_t delivery, const char* reason) noexcept
+    cdef void drop(self) noexcept
+
+    # One step of reading; True where another may follow at once.
+    cdef bint read_some(self) noexcept
+    cdef void clear_reply(self) noexcept      # forgets what is left of a response
+
+    # --- inside only ---
+    cdef void drop_decoder(self) noexcept
+    cdef bint read_head(self) noexcept
+    cdef bint parse(self, const unsigned char* data, size_t size) noexcept
+    cdef bint keep(self, const unsigned char* data, size_t size) noexcept
+    cdef bint keep_rest(self, const unsigned char* data, size_t used, size_t size) noexcept
+    cdef void interim(self, const unsigned char* data, const Head* head) noexcept
+    cdef bint begin_reply(self, const unsigned char* data, const Head* head, size_t rest) noexcept
+    cdef bint read_length(self, size_t room) noexcept
+    cdef bint read_last(self, size_t left) noexcept
+    cdef bint read_chunked(self, size_t room) noexcept
+    cdef bint feed_chunked(self, const unsigned char* data, size_t size) noexcept
+    cdef bint read_until_close(self, size_t room) noexcept
+    cdef bint feed_rest(self, const unsigned char* data, size_t size) noexcept
+    cdef bint pass_body(self, const unsigned char* data, size_t size, bint more) noexcept
