@@ -13,6 +13,7 @@ from _fastpath.settings cimport Settings
 cdef enum PortKind:
     PORT_HTTP = 1
     PORT_TCP = 2
+    PORT_TLS = 3                  # passed through unopened, chosen by server name
 
 
 # The snapshots that the connections of an external port use, and what they count. listener.pyx adds the accepting.

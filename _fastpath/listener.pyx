@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t
 cimport cython
 from _fastpath cimport net
 from _fastpath.client cimport Client
-from _fastpath.connection cimport PORT_HTTP, PORT_TCP, Connection, Port
+from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Port
 from _fastpath.exchange cimport tally_counters
 from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
 from _fastpath.reactor cimport PyObject, Reactor
@@ -29,16 +29,16 @@ cdef class Listener(Port):
     """An external port.
 
     `fd` is a bound, listening, non-blocking socket whose ownership passes to the Listener. `kind` is
-    "http" or "tcp"; a tcp port needs the `service` it leads to. Requests go to the first table that knows
+    "http", "tcp" or "tls"; a tcp port needs the `service` it leads to. Requests go to the first table that knows
     them: `local`, then `delegated`. `tls`, where the port speaks TLS, makes the pyOpenSSL Connection of each
     client, when its first byte has come. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
     """
 
     def __cinit__(self, Reactor reactor, int fd, str name, str kind, Settings settings, str via,
                   RouteTable local, RouteTable delegated, service=None, AccessLog log=None, tls=None):
-        kinds = {"http": PORT_HTTP, "tcp": PORT_TCP}
+        kinds = {"http": PORT_HTTP, "tcp": PORT_TCP, "tls": PORT_TLS}
         if kind not in kinds:
-            raise ValueError(f"an external port is http or tcp, not {kind}")
+            raise ValueError(f"an external port is http, tcp or tls, not {kind}")
         if kind == "tcp" and not service:
             raise ValueError("a tcp port needs the name of its service")
         self.reactor = reactor

@@ -59,9 +59,10 @@ cdef class RouteTable:
     # dot are ignored. `path` without the query. *error: a RouteError. Allocates nothing, never raises.
     cdef Target find(self, const unsigned char* host, size_t host_size,
                      const unsigned char* path, size_t path_size, int* error)
-    # The target of a tcp service, or None. Allocates nothing, never raises.
+    # The target of a tcp service, or None; for "tls/HOST" also that of the longest wildcard. Allocates nothing, never raises.
     cdef Target by_name(self, const unsigned char* name, size_t size)
 
+    cdef PyObject* by_server_name(self, const unsigned char* host, size_t size) noexcept nogil
     cdef uint32_t child(self, uint32_t parent, const unsigned char* text, size_t size) noexcept nogil
     cdef int host_nodes(self, const unsigned char* host, size_t size, uint32_t* found) noexcept nogil
     cdef PyObject* walk(self, uint32_t node, const unsigned char* path, size_t size) noexcept nogil

@@ -28,6 +28,10 @@ cdef enum:
     FIRST_FREE = 5
     # Bytes that all readings of one path may cost together. Only paths full of tricks come near it.
     READING_BUDGET = 65536
+    SERVER_PREFIX_SIZE = 4
+
+# Names that begin so are server names, or patterns of them: "tls/a.example", "tls/*.example", "tls/*".
+cdef const char* SERVER_PREFIX = b"tls/"
 
 HOST_PATTERN = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 PATH_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\;?#]|%(?![0-9a-fA-F]{2})|%(?:2f|5c|3b|0.|1.|7f)|//|/\.{1,2}(?:/|$)", re.IGNORECASE)
@@ -267,9 +271,33 @@ cdef class RouteTable:
 
     cdef Target by_name(self, const unsigned char* name, size_t size):
         cdef PyObject* found = self.nodes[self.child(NODE_NAME, name, size)].best
+        if found == NULL and size >= SERVER_PREFIX_SIZE and memcmp(name, SERVER_PREFIX, SERVER_PREFIX_SIZE) == 0:
+            found = self.by_server_name(name + SERVER_PREFIX_SIZE, size - SERVER_PREFIX_SIZE)
         if found == NULL:
             return None
         return <Target>found
+
+    # "*.b.c", "*.c", then "*", for a.b.c.
+    cdef PyObject* by_server_name(self, const unsigned char* host, size_t size) noexcept nogil:
+        cdef unsigned char[SERVER_PREFIX_SIZE + 1 + MAX_HOST] name
+        cdef const unsigned char* dot
+        cdef PyObject* found
+        if size > MAX_HOST:
+            return NULL
+        memcpy(name, SERVER_PREFIX, SERVER_PREFIX_SIZE)
+        name[SERVER_PREFIX_SIZE] = c'*'
+        dot = <const unsigned char*>memchr(host, c'.', size)
+        while dot != NULL:
+            size -= <size_t>(dot - host)
+            host = dot
+            memcpy(name + SERVER_PREFIX_SIZE + 1, host, size)
+            found = self.nodes[self.child(NODE_NAME, name, SERVER_PREFIX_SIZE + 1 + size)].best
+            if found != NULL:
+                return found
+            host += 1
+            size -= 1
+            dot = <const unsigned char*>memchr(host, c'.', size)
+        return self.nodes[self.child(NODE_NAME, name, SERVER_PREFIX_SIZE + 1)].best
     # hot: end
 
     # The longest prefix of a path in one of its readings.

@@ -1,9 +1,9 @@
 # A plain TCP connection as one side of an exchange: accepted on a tcp port, or dialled to a tcp upstream.
 #
-# Owns nothing beyond its Socket. Half-close passes through: an end that is read becomes the peer's end,
+# Owns nothing beyond its Socket but, until it is joined, the first message of a TLS client (`hello`, malloc'd). Half-close passes through: an end that is read becomes the peer's end,
 # the peer's end becomes SHUT_WR, and the connection goes away when both directions have ended.
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.connection cimport Connection
 from _fastpath.exchange cimport Egress
 from _fastpath.pool cimport Pool
@@ -13,11 +13,15 @@ cdef enum TcpState:
     TCP_WAITING = 1               # for an agent
     TCP_CONNECTING = 2            # dialled
     TCP_RUNNING = 3
+    TCP_HELLO = 4                 # accepted on a tls port: its first message is not whole yet
 
 
 cdef class TcpEnd(Connection):
     cdef Egress egress            # accepted: where it leads
     cdef Pool service             # dialled: where it belongs
+    cdef bytes name               # accepted: the service's, "tls/HOST" on a tls port
+    cdef unsigned char* hello     # read, and not passed on yet
+    cdef uint32_t hello_size
     cdef uint8_t state
     cdef uint8_t dialled
     cdef uint8_t read_ended       # our peer was told
@@ -28,6 +32,10 @@ cdef class TcpEnd(Connection):
     cdef uint8_t delivery, in_flight
 
     cdef void begin(self) noexcept
+    cdef bint read_hello(self) noexcept       # one step; True once the name is known
+    cdef bint keep_hello(self, const unsigned char* data, size_t size) noexcept
+    cdef void drop_hello(self) noexcept
+    cdef void refuse_hello(self) noexcept     # tells a TLS client why nobody answers
     cdef bint pump(self) noexcept
     cdef void connected(self) noexcept
     cdef bint next_address(self) noexcept

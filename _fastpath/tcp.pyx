@@ -1,15 +1,17 @@
 """Plain TCP connections as sides of an exchange. See tcp.pxd."""
 
 from libc.stdint cimport uint32_t
-from libc.string cimport memset
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
 
 cimport cython
-from _fastpath.connection cimport Port
+from _fastpath.connection cimport PORT_TLS, Port
 from _fastpath.end cimport (
-    CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
+    CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
     HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach
+from _fastpath.hello cimport HELLO_MORE, HELLO_STRANGE, MAX_HELLO, MAX_NAME, scan_hello
 from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
 from _fastpath.reactor cimport READ_SIZE, PyObject
 from _fastpath.record cimport Record
@@ -18,6 +20,13 @@ from _fastpath.socket cimport RECV_AGAIN, connect_error, uncork
 
 cdef enum:
     READ_STEPS = 8                # reads in one turn; the rest waits for the others
+    SERVER_PREFIX_SIZE = 4
+    ALERT_SIZE = 7
+    ALERT_DECODE_ERROR = 50       # RFC 8446 6.2
+    ALERT_UNRECOGNIZED_NAME = 112
+
+cdef const char* SERVER_PREFIX = b"tls/"
+cdef const char* ALERT = b"\x15\x03\x01\x00\x02\x02\x50"      # fatal, internal_error
 
 
 @cython.final
@@ -25,10 +34,18 @@ cdef enum:
 cdef class TcpEnd(Connection):
     """A TCP connection that is passed through."""
 
+    def __dealloc__(self):
+        free(self.hello)
+
     # --- an accepted connection -------------------------------------------
 
     cdef void accepted(self) noexcept:
         self.readable = self.writable = True
+        if self.listener.kind == PORT_TLS:
+            self.state = TCP_HELLO
+            self.reactor.arm(self, self.settings.head_timeout)
+        else:
+            self.name = self.listener.service
         self.begun_us = self.reactor.now_us
         self.in_flight = True
         self.listener.tally.exchanges += 1
@@ -39,16 +56,67 @@ cdef class TcpEnd(Connection):
         self.reset_hard()
 
     cdef void drain(self) noexcept:
-        if self.state == TCP_NEW or self.state == TCP_WAITING:
+        if self.state != TCP_RUNNING:
             self.fail(CODE_NO_AGENT, NEVER_SENT)
+
+    # On a tls port: the first message, which is passed on as it came.
+
+    cdef bint read_hello(self) noexcept:
+        cdef unsigned char name[SERVER_PREFIX_SIZE + MAX_NAME]
+        cdef size_t size = 0
+        cdef Py_ssize_t count = self.receive(self.reactor.scratch, MAX_HELLO - self.hello_size)
+        cdef int result
+        if count == RECV_AGAIN:
+            return False
+        if count <= 0 or not self.keep_hello(self.reactor.scratch, <size_t>count):
+            self.fail(CODE_CANCEL if count <= 0 else CODE_OVERLOADED, NEVER_SENT)
+            return False
+        result = scan_hello(self.hello, self.hello_size, name + SERVER_PREFIX_SIZE, &size)
+        if result == HELLO_MORE:
+            return False
+        if result < 0:
+            if result == HELLO_STRANGE:
+                self.drop_hello()
+            self.fail(CODE_BAD_REQUEST, NEVER_SENT)
+            return False
+        memcpy(name, SERVER_PREFIX, SERVER_PREFIX_SIZE)
+        self.name = name[:SERVER_PREFIX_SIZE + size]
+        self.reactor.arm(self, 0)
+        self.state = TCP_NEW
+        return True
+
+    cdef bint keep_hello(self, const unsigned char* data, size_t size) noexcept:
+        cdef unsigned char* memory = <unsigned char*>realloc(self.hello, self.hello_size + size)
+        if memory == NULL:
+            return False
+        memcpy(memory + self.hello_size, data, size)
+        self.hello = memory
+        self.hello_size += <uint32_t>size
+        self.seen_in += size
+        return True
+
+    cdef void drop_hello(self) noexcept:
+        free(self.hello)
+        self.hello = NULL
+        self.hello_size = 0
+
+    cdef void refuse_hello(self) noexcept:
+        cdef unsigned char alert[ALERT_SIZE]
+        memcpy(alert, ALERT, ALERT_SIZE)
+        if self.failure == CODE_BAD_REQUEST:
+            alert[ALERT_SIZE - 1] = ALERT_DECODE_ERROR
+        elif self.failure == CODE_NO_SERVICE:
+            alert[ALERT_SIZE - 1] = ALERT_UNRECOGNIZED_NAME
+        self.write_copy(alert, ALERT_SIZE)
+        self.flush()
 
     cdef void begin(self) noexcept:
         cdef Port port = self.listener
-        cdef const unsigned char* name = <const unsigned char*><char*>port.service
-        cdef Target found = port.local.by_name(name, len(port.service))
+        cdef const unsigned char* name = <const unsigned char*><char*>self.name
+        cdef Target found = port.local.by_name(name, len(self.name))
         cdef int result
         if found is None:
-            found = port.delegated.by_name(name, len(port.service))
+            found = port.delegated.by_name(name, len(self.name))
         if not isinstance(found, Egress):
             self.fail(CODE_NO_SERVICE, NEVER_SENT)
             return
@@ -65,7 +133,11 @@ cdef class TcpEnd(Connection):
             self.joined_us = self.reactor.now_us
             self.delivery = MAYBE_SENT
             self.reactor.arm(self, self.settings.total_timeout)
-            self.peer.take_head(name, len(port.service), NULL, 0, HEAD_TCP)
+            if self.hello_size > self.peer.room():
+                self.fail(CODE_OVERLOADED, NEVER_SENT)
+                return
+            self.peer.take_head(name, len(self.name), self.hello, self.hello_size, HEAD_TCP)
+            self.drop_hello()
         elif result != JOIN_WAIT:
             self.fail(<uint16_t>result, NEVER_SENT)
         elif self.settings.agent_wait == 0 or self.egress.waiting >= self.settings.waiting:
@@ -122,6 +194,11 @@ cdef class TcpEnd(Connection):
 
     cdef void on_ready(self) noexcept:
         cdef int steps = READ_STEPS
+        if self.state == TCP_HELLO:
+            if self.broken or not self.readable or not self.read_hello():
+                if self.fd >= 0 and self.broken:
+                    self.fail(CODE_CANCEL, NEVER_SENT)
+                return
         if self.state == TCP_NEW:
             self.begin()
         elif self.state == TCP_CONNECTING:
@@ -134,6 +211,10 @@ cdef class TcpEnd(Connection):
             return
         if self.broken and self.peer is None:
             self.reset_hard()     # was only to be flushed
+            return
+        if self.broken and self.read_ended:
+            # No read will find out any more that the connection is gone.
+            self.fail(CODE_CANCEL if not self.dialled else CODE_UPSTREAM_PROTOCOL, MAYBE_SENT)
             return
         if self.out.size > 0 and self.writable:
             self.flush()
@@ -241,7 +322,13 @@ cdef class TcpEnd(Connection):
         self.abandon(code, delivery)
         self.leave()
         uncork()
-        self.reset_hard()
+        if self.hello_size and self.state != TCP_RUNNING and not self.broken and self.fd >= 0:
+            self.refuse_hello()
+            self.drop_hello()
+            self.reactor.arm(self, self.settings.idle_timeout)
+            self.close_gracefully()
+        else:
+            self.reset_hard()
 
     cdef void abandon(self, uint16_t code, uint8_t delivery) noexcept:
         cdef End peer = self.peer

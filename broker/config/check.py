@@ -127,7 +127,7 @@ def check_users(draft: Draft, config: Config) -> None:
     for i, user in users:
         if not user.tokens:
             draft.warn(draft.path("users", i), f"{user.name} has no tokens and can't log in")
-        if not user.rights.services and not user.rights.tcp:
+        if not (user.rights.services or user.rights.tcp or user.rights.tls):
             draft.warn(
                 draft.path("users", i),
                 f'{user.name} may announce nothing: say what in may, as in {{services: ["*"], tcp: ["*"]}}',
@@ -158,7 +158,12 @@ def check_answers(draft: Draft, config: Config) -> None:
                 draft.path("external", i, "listen"),
                 f"there is no tcp service {port.service!r}, and no registration port to announce one at",
             )
-        elif port.scheme != "tcp" and not http:
+        elif port.scheme == "tls" and not any(name.startswith("tls/") for name in tcp):
+            draft.warn(
+                draft.path("external", i),
+                "nothing can answer: there is no tls service and no registration port",
+            )
+        elif port.scheme.startswith("http") and not http:
             draft.warn(
                 draft.path("external", i),
                 "nothing can answer: there is no http service and no registration port",
@@ -167,9 +172,15 @@ def check_answers(draft: Draft, config: Config) -> None:
     for i, door in enumerate(config.registration):
         if door.name not in used and "external" not in draft.incomplete:
             draft.warn(draft.path("registration", i), "no external port leads to what agents announce here")
+    if not config.external or config.connect:
+        return
     reached = {port.service for port in config.external}
+    by_server_name = any(port.scheme == "tls" for port in config.external)
     for i, service in enumerate(config.services):
-        if config.external and not config.connect and service.name and service.name not in reached:
+        if service.name.startswith("tls/"):
+            if not by_server_name:
+                draft.warn(draft.path("services", i), f"no tls port leads to the service {service.match}")
+        elif service.name and service.name not in reached:
             draft.warn(
                 draft.path("services", i), f"no external port leads to the tcp service {service.name!r}"
             )

@@ -40,6 +40,10 @@ def leads_to(port: ExternalPort, config: Config) -> str:
         local = any(service.name == port.service for service in config.services)
         where = "here" if local else f"behind {port.registration}"
         return f"-> the tcp service {port.service}, {where}"
+    if port.scheme == "tls":
+        goals = ["local services"] if any(each.name.startswith("tls/") for each in config.services) else []
+        goals += [f"agents at {port.registration}"] if port.registration else []
+        return f"-> by server name, unopened: {', then '.join(goals) or 'nothing'}"
     goals = ["local services"] if any(each.kind == "http" for each in config.services) else []
     goals += [f"agents at {port.registration}"] if port.registration else []
     return f"-> {', then '.join(goals) or 'nothing'}"
@@ -65,6 +69,7 @@ def may(user: User) -> Row:
     rights = user.rights
     names = [shown(match) for match in rights.services]
     names += ["every tcp service" if name == "*" else f"tcp {name}" for name in rights.tcp]
+    names += ["every tls service" if name == "*" else f"tls://{name}" for name in rights.tls]
     bounds = [f"at most {plural(rights.tunnels, 'tunnel')}"] if rights.tunnels is not None else []
     bounds += [f"at most {plural(rights.streams, 'stream')}"] if rights.streams is not None else []
     announces = "may announce " + (", ".join(names) or "nothing")

@@ -112,14 +112,14 @@ class Listen:
 class ExternalPort(Listen):
     """Where clients connect."""
 
-    scheme: Literal["http", "https", "tcp"]
+    scheme: Literal["http", "https", "tcp", "tls"]
     tls: ServerTls | None = None
     """None unless the scheme is https."""
     name: str
     registration: str | None
     """Name of the paired registration port; None: this port has local services only."""
     service: str | None
-    """The service that a tcp port leads to; None for http."""
+    """The service that a tcp port leads to; None for the others."""
     limits: Limits
     timeouts: Timeouts
 
@@ -145,7 +145,7 @@ class Admin(Listen):
 class Upstream:
     """One address of a service: `host` and `port`, or `path` of a Unix socket."""
 
-    scheme: Literal["http", "https", "tcp"]
+    scheme: Literal["http", "https", "tcp", "tls"]
     host: str = ""
     port: int = 0
     path: str = ""
@@ -168,11 +168,11 @@ class Match:
     path: str = "/"
     """A prefix on segment boundaries, without a slash at its end (but "/" for everything)."""
     name: str = ""
-    """Of a tcp service; then host and path say nothing."""
+    """Of a tcp service, or `tls/HOST` of one chosen by its server name; then host and path say nothing."""
 
     def __str__(self) -> str:
         if self.name:
-            return self.name
+            return self.name.replace("tls/", "tls://", 1)
         return self.host + self.path
 
 
@@ -192,6 +192,7 @@ class Service:
 
     @property
     def kind(self) -> Literal["http", "tcp"]:
+        """What the core makes of it: a service that is chosen by its server name is one of TCP."""
         return "tcp" if self.match.name else "http"
 
     @property
@@ -204,7 +205,7 @@ class Service:
 
     @property
     def name(self) -> str:
-        """Of a tcp service, else ""."""
+        """Of a tcp service, or `tls/HOST`; else ""."""
         return self.match.name
 
     def limits_at(self, port: ExternalPort) -> Limits:
@@ -223,6 +224,8 @@ class Rights:
     """What the user may announce: each includes all below its path; host "" stands for any ("*")."""
     tcp: tuple[str, ...] = ()
     """Names of tcp services, or "*"."""
+    tls: tuple[str, ...] = ()
+    """Server names, `*.HOST` for all below a host, or "*"."""
     tunnels: int | None = None
     streams: int | None = None
     """At once, in one tunnel."""

@@ -93,7 +93,7 @@ def resolve_external(
     timeouts: Timeouts,
 ) -> ExternalPort:
     return ExternalPort(
-        scheme=cast(Literal["http", "https", "tcp"], entry.listen.scheme),
+        scheme=cast(Literal["http", "https", "tcp", "tls"], entry.listen.scheme),
         tls=resolve_tls(draft, draft.path("external", index, "tls"), entry.listen.scheme, entry.tls),
         host=entry.listen.host,
         port=entry.listen.port,
@@ -158,7 +158,11 @@ def paired(draft: Draft, index: int, entry: ExternalSection, names: list[str]) -
 def resolve_user(entry: UserSection) -> User:
     may = entry.may
     rights = Rights(
-        services=tuple(may.services), tcp=tuple(may.tcp), tunnels=may.tunnels, streams=may.streams
+        services=tuple(may.services),
+        tcp=tuple(may.tcp),
+        tls=tuple(may.tls),
+        tunnels=may.tunnels,
+        streams=may.streams,
     )
     return User(name=entry.name, tokens=tuple(entry.tokens), rights=rights)
 
@@ -234,12 +238,15 @@ def resolve_client_tls(
 
 
 def resolve_match(draft: Draft, path: KeyPath, entry: ServiceSection) -> Match | None:
-    if entry.upstream[0].scheme == "tcp":
+    scheme = entry.upstream[0].scheme
+    if scheme == "tcp":
         return resolve_name(draft, path, entry)
     if entry.name is not None:
         draft.wrong((*path, "name"), "is for tcp services; an http service has match: [HOST][/PATH]")
         return None
     try:
+        if scheme == "tls":
+            return values.parse_server_match("*" if entry.match is None else entry.match)
         return values.parse_match("/" if entry.match is None else entry.match)
     except ValueError as error:
         draft.wrong((*path, "match"), str(error))

@@ -85,6 +85,7 @@ Right = Annotated[Match, Written("pattern", values.parse_right)]
 TcpRight = Annotated[
     str, Written("name, or *", lambda value: "*" if value == "*" else values.parse_name(value))
 ]
+ServerName = Annotated[str, Written("server name", values.parse_server_name)]
 TokenHash = Annotated[bytes, Written("token hash", parse_token_hash)]
 UpstreamUrl = Annotated[Upstream, Written("upstream URL", values.parse_upstream)]
 
@@ -162,10 +163,9 @@ class RegistrationSection(Section):
 
 
 class MaySection(Section):
-    LATER = frozenset({"tls"})
-
     services: list[Right] = []
     tcp: list[TcpRight] = []
+    tls: list[ServerName] = []
     tunnels: Annotated[int | None, count(1, 1_000_000, none=True)] = None
     streams: Annotated[int | None, count(1, 1_000_000_000, none=True)] = None
 

@@ -34,7 +34,7 @@ PATH_CHARACTERS = re.compile(r"(?:[!$&'()+,\-./0-9:;=@A-Z_a-z~]|%[0-9A-Fa-f]{2})
 SEVERAL_READINGS = re.compile(r";|%(?:2f|5c|3b|0.|1.|7f)", re.IGNORECASE)
 SEGMENT_SIZE = 255
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443, "tls": 443}
 SOCKET_PATH_SIZE = 107
 
 
@@ -206,15 +206,13 @@ class Url:
     path: str
 
 
-def parse_url(value: object, schemes: list[str], later: list[str], example: str, lowest_port: int = 1) -> Url:
-    """SCHEME://HOST[:PORT][/PATH], where the scheme is one of `schemes`, or refused as one of `later`."""
+def parse_url(value: object, schemes: list[str], example: str, lowest_port: int = 1) -> Url:
+    """SCHEME://HOST[:PORT][/PATH], where the scheme is one of `schemes`."""
     found = URL.fullmatch(text(value))
     if not found:
         shown = kind_of(value) if "@" in str(value) else describe(value)
         raise ValueError(f"must be a URL such as {example}, not {shown}")
     scheme = found["scheme"].lower()
-    if scheme in later:
-        raise ValueError(f"{scheme}:// {NOT_YET}; use {choices([each + '://' for each in schemes])}")
     if scheme not in schemes:
         raise ValueError(f"{scheme}:// can't be used here; use {choices([each + '://' for each in schemes])}")
     if "@" in found["place"]:
@@ -258,7 +256,7 @@ class ExternalListen(Listen):
 
 
 def parse_external(value: object) -> ExternalListen:
-    url = parse_url(value, ["http", "https", "tcp"], ["tls"], "http://127.0.0.1:8080", lowest_port=0)
+    url = parse_url(value, ["http", "https", "tcp", "tls"], "http://127.0.0.1:8080", lowest_port=0)
     if url.scheme != "tcp":
         bare(url)
         return ExternalListen(scheme=url.scheme, host=url.host, port=url.port, service=None)
@@ -271,18 +269,18 @@ def parse_external(value: object) -> ExternalListen:
 
 
 def parse_registration(value: object) -> Listen:
-    url = bare(parse_url(value, ["http", "https"], [], "http://127.0.0.1:7000", lowest_port=0))
+    url = bare(parse_url(value, ["http", "https"], "http://127.0.0.1:7000", lowest_port=0))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
 
 
 def parse_admin(value: object) -> Listen:
-    url = bare(parse_url(value, ["http"], [], "http://127.0.0.1:7001", lowest_port=0))
+    url = bare(parse_url(value, ["http"], "http://127.0.0.1:7001", lowest_port=0))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
 
 
 def parse_dial(value: object) -> Listen:
     """The registration port of another node."""
-    url = bare(parse_url(value, ["http", "https"], [], "http://dmz.example.com:7000"))
+    url = bare(parse_url(value, ["http", "https"], "http://dmz.example.com:7000"))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
 
 
@@ -294,12 +292,14 @@ def parse_upstream(value: object) -> Upstream:
     if not UPSTREAM_START.match(given):
         examples = "http://127.0.0.1:9000, unix:PATH or tcp://127.0.0.1:6379"
         raise ValueError(f"must be an upstream such as {examples}, not {given!r}")
-    url = parse_url(given, ["http", "https", "tcp"], ["tls"], "http://127.0.0.1:9000")
+    url = parse_url(given, ["http", "https", "tcp", "tls"], "http://127.0.0.1:9000")
     if url.path not in ("", "/"):
         raise ValueError(
             f"must not have a path ({url.path}): the request's own path reaches the service as sent"
         )
-    return Upstream(scheme=cast(Literal["http", "https", "tcp"], url.scheme), host=url.host, port=url.port)
+    return Upstream(
+        scheme=cast(Literal["http", "https", "tcp", "tls"], url.scheme), host=url.host, port=url.port
+    )
 
 
 def parse_unix(path: str) -> Upstream:
@@ -361,6 +361,23 @@ def parse_prefix(path: str) -> str:
     return urllib.parse.quote(raw, safe=PLAIN_IN_PATH)
 
 
+def parse_server_name(value: object) -> str:
+    """A name that TLS clients ask for, `*.HOST` for all below a host, or `*`."""
+    given = text(value)
+    if not given:
+        raise ValueError("must be the name that TLS clients ask for, as in app.example.com, or *")
+    host = "*" if given == "*" else parse_host_pattern(given)
+    if host.startswith("[") or re.fullmatch(r"[0-9.]+", host):
+        raise ValueError(
+            f"{given} is an address, which TLS clients never ask for by name: write a name, or *"
+        )
+    return host
+
+
+def parse_server_match(value: object) -> Match:
+    return Match(name=f"tls/{parse_server_name(value)}")
+
+
 def parse_right(value: object) -> Match:
     """Hosts and paths that may be announced: a match, or with `*` or `/*` for all that is below."""
     given = text(value)
@@ -393,9 +410,11 @@ def parse_spec(value: str) -> tuple[Match, Upstream]:
     upstream = parse_upstream(spec.upstream)
     if upstream.scheme == "tcp":
         return Match(name=parse_name(spec.match)), upstream
+    if upstream.scheme == "tls":
+        return parse_server_match(spec.match), upstream
     return parse_match(spec.match or "/"), upstream
 
 
 def format_spec(match: Match, upstream: Upstream) -> str:
-    left = match.name or match.host + ("" if match.path == "/" else match.path)
+    left = match.name.removeprefix("tls/") or match.host + ("" if match.path == "/" else match.path)
     return f"{left}={upstream.url}" if left else upstream.url

@@ -13,7 +13,11 @@ from broker.config.model import Match, Rights
 
 MAX_HOST = 255
 MAX_PATH = 1024
+SERVER_PREFIX = "tls/"  # of the names of services that are chosen by their server name
 
+MAX_SERVER_NAME = 253
+
+_SERVER_NAME = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
@@ -34,15 +38,29 @@ def parse_name(text: str) -> Match:
     return Match(name=text)
 
 
+def parse_server_name(text: str) -> Match:
+    """The server name of TLS clients, `*.HOST` or `*`. ValueError as above."""
+    if not _SERVER_NAME.fullmatch(text) or len(text) > MAX_SERVER_NAME:
+        raise ValueError("a server name is labels of lower-case letters, digits, dashes and underscores")
+    return Match(name=SERVER_PREFIX + text)
+
+
 def covers(granted: Match, asked: Match) -> bool:
     """Every request that `asked` matches is matched by `granted` too. Both are http patterns."""
     return _host_covers(granted.host, asked.host) and _path_covers(granted.path, asked.path)
 
 
 def may_announce(rights: Rights, asked: Match) -> bool:
+    if asked.name.startswith(SERVER_PREFIX):
+        asked_host = asked.name.removeprefix(SERVER_PREFIX)
+        return any(_server_covers(granted, asked_host) for granted in rights.tls)
     if asked.name:
         return "*" in rights.tcp or asked.name in rights.tcp
     return any(covers(granted, asked) for granted in rights.services)
+
+
+def _server_covers(granted: str, asked: str) -> bool:
+    return granted == "*" or (asked != "*" and _host_covers(granted, asked))
 
 
 def _host_covers(granted: str, asked: str) -> bool:

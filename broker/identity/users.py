@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from broker.config.model import Match, Rights, User
 
 ANONYMOUS = "anonymous"
-EVERYTHING = Rights(services=(Match(),), tcp=("*",))
+EVERYTHING = Rights(services=(Match(),), tcp=("*",), tls=("*",))
 
 
 @dataclass(frozen=True, slots=True)

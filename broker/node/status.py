@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from broker import __version__
+from broker.config.model import Match
 from broker.errors import PROBLEMS
 from broker.node.parts import Parts
 from broker.observe.memory import memory_status
@@ -158,6 +159,12 @@ def _dialled(parts: Parts) -> list[dict[str, Any]]:
     ]
 
 
+def kind_of(match: Match) -> str:
+    if match.name.startswith("tls/"):
+        return "tls"
+    return "tcp" if match.name else "http"
+
+
 def _services(parts: Parts) -> list[dict[str, Any]]:
     """Local ones say where they are offered (`at`), delegated ones where they are registered."""
     places = [(port.name, port.services) for port in parts.external.values()]
@@ -167,7 +174,7 @@ def _services(parts: Parts) -> list[dict[str, Any]]:
         {
             "at": None,
             "service": str(match),
-            "kind": "tcp" if match.name else "http",
+            "kind": kind_of(match),
             "registration": name,
             "user": entry.owner,
             **_named(entry.group.counters()),

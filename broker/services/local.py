@@ -91,7 +91,7 @@ class LocalServices:
         addresses = self._resolver.addresses(service.upstreams)
         return {
             "service": str(service.match),
-            "kind": service.kind,
+            "kind": "tls" if service.name.startswith("tls/") else service.kind,
             "upstreams": [upstream.url for upstream in service.upstreams],
             "addresses": [":".join(str(part) for part in address[1:3]) for address in addresses],
             "problem": self._resolver.problems(service.upstreams),

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import msgpack  # type: ignore[import-untyped]
 
 from broker.config.model import Match
-from broker.identity.patterns import parse_match, parse_name
+from broker.identity.patterns import SERVER_PREFIX, parse_match, parse_name, parse_server_name
 
 MAX_CONTROL = 262144  # bytes of a control message: MAX_CONTROL of _fastpath/frame.pxd
 MAX_SERVICES = 2000  # services that one agent announces
@@ -111,6 +111,8 @@ def text(values: Mapping[str, Any], key: str, form: re.Pattern[str], wanted: str
 
 
 def pack_service(service: Match) -> dict[str, str]:
+    if service.name.startswith(SERVER_PREFIX):
+        return {"tls": service.name.removeprefix(SERVER_PREFIX)}
     return {"name": service.name} if service.name else {"match": str(service)}
 
 
@@ -130,12 +132,13 @@ def parse_services(value: Any) -> tuple[Match, ...]:
 def _parse_service(item: Any) -> Match:
     if not isinstance(item, dict):
         raise ValueError("a service must be a map")
-    match, name = item.get("match"), item.get("name")
-    if isinstance(match, str) and name is None:
-        return _parse_key(parse_match, match)
-    if isinstance(name, str) and match is None:
-        return _parse_key(parse_name, name)
-    raise ValueError("a service must have either 'match' or 'name', as text")
+    given = [key for key in _KEYS if key in item]
+    if len(given) != 1 or not isinstance(item[given[0]], str):
+        raise ValueError("a service must have either 'match', 'name' or 'tls', as text")
+    return _parse_key(_KEYS[given[0]], item[given[0]])
+
+
+_KEYS = {"match": parse_match, "name": parse_name, "tls": parse_server_name}
 
 
 def _parse_key(parse: Callable[[str], Match], key: str) -> Match:
@@ -180,6 +183,8 @@ def _parse_refused(value: Any) -> tuple[RefusedService, ...]:
 
 def _parse_refused_service(item: dict[Any, Any]) -> RefusedService:
     service = item.get("match", item.get("name"))
+    if service is None and isinstance(item.get("tls"), str):
+        service = f"tls://{item['tls']}"
     reason = item.get("reason", "")
     if not isinstance(service, str) or not isinstance(reason, str):
         raise ValueError("a refused service must be named, and its reason be a text")

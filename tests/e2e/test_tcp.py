@@ -166,6 +166,37 @@ def test_a_reset_of_the_client_reaches_the_service(tcp: Tcp) -> None:
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("local", [True, False])
+def test_a_reset_after_a_half_close_reaches_the_service(world: World, local: bool) -> None:
+    origin = world.origin("raw")
+    half = threading.Event()
+    gone = threading.Event()
+
+    def play(connection: Connection) -> None:
+        while connection.sock.recv(1000):
+            pass
+        half.set()
+        connection.wait(gone)
+        with contextlib.suppress(OSError):
+            while True:  # up to the moment that the broker says that nobody reads
+                connection.send(bytes(65536))
+
+    origin.raw = play
+    if local:
+        ports = [{"name": "raw", "listen": loopback("tcp", rest="/svc")}]
+        services = [{"name": "svc", "upstream": origin.tcp_url}]
+        address = world.dmz({"external": ports, "services": services}).external
+    else:
+        address = tcp_port(world, origin.tcp_url)
+    client = connect(address)
+    client.sendall(b"x")
+    client.shutdown(socket.SHUT_WR)
+    assert half.wait(20)
+    reset(client)
+    gone.set()
+    wait_until(lambda: origin.connections[0].ended.is_set(), "the service's connection ends")
+
+
 def test_a_reset_of_the_service_reaches_the_client(tcp: Tcp) -> None:
     def script(connection: Connection) -> None:
         connection.reader.exactly(4)

@@ -161,16 +161,6 @@ def test_other_urls(parse) -> None:
     assert "must not have a path" in refused(parse, "http://127.0.0.1:7000/tunnel")
 
 
-def test_later_protocols_are_refused_in_these_words() -> None:
-    later = "is not available in this version"
-    for parse, scheme in [
-        (values.parse_external, "tls"),
-        (values.parse_upstream, "tls"),
-    ]:
-        assert f"{scheme}:// {later}" in refused(parse, f"{scheme}://127.0.0.1:1")
-    assert later not in refused(values.parse_admin, "https://127.0.0.1:1")
-
-
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -267,6 +257,13 @@ LOCAL = Upstream(scheme="http", host="127.0.0.1", port=9000)
             Match(name="db"),
             Upstream(scheme="tcp", host="db.internal", port=5432),
         ),
+        (
+            "*.apps.example=tls://10.0.0.7",
+            Match(name="tls/*.apps.example"),
+            Upstream(scheme="tls", host="10.0.0.7", port=443),
+        ),
+        ("*=tls://h:8443", Match(name="tls/*"), Upstream(scheme="tls", host="h", port=8443)),
+        ("a.example=https://h", Match(host="a.example"), Upstream(scheme="https", host="h", port=443)),
     ],
 )
 def test_specs(text: str, match: Match, upstream: Upstream) -> None:

@@ -34,7 +34,7 @@ LEVELS = {
     "bytes": {"memory", "wire"},
     "ends": {"end"},
     "session": {"frame", "window", "slots", "output", "stream", "audit", "session", "events"},
-    "http": {"grammar", "rules", "chunked", "http1", "forward", "reading", "route"},
+    "http": {"grammar", "rules", "chunked", "http1", "forward", "reading", "route", "hello"},
     "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
         *(
