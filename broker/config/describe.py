@@ -58,6 +58,7 @@ def dials(connect: Connect) -> Row:
         connect.url,
         plural(connect.tunnels, "tunnel"),
         "with a token" if connect.token else "without a token",
+        f"through {connect.proxy.name}" if connect.proxy else "",
     )
 
 

@@ -240,6 +240,21 @@ class User:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """An HTTP proxy that is asked to CONNECT."""
+
+    host: str
+    port: int
+    credentials: Secret | None = None
+    """`USER:PASSWORD`."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"the proxy {authority(self.host, self.port)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connect:
     """A registration port that this node dials."""
 
@@ -253,6 +268,8 @@ class Connect:
     tunnels: int
     services: tuple[Service, ...]
     """What the agent announces there: the node's services."""
+    proxy: Proxy | None = None
+    """On the way there."""
 
     @property
     def url(self) -> str:

@@ -15,6 +15,7 @@ from broker.config.model import (
     Flags,
     Limits,
     Match,
+    Proxy,
     RegistrationPort,
     Rights,
     Secret,
@@ -23,6 +24,7 @@ from broker.config.model import (
     Upstream,
     User,
 )
+from broker.config.proxy import proxy_for, read_credentials
 from broker.config.schema import (
     AdminSection,
     ConnectSection,
@@ -305,7 +307,29 @@ def resolve_connect(
         token_file=token_file,
         tunnels=entry.tunnels,
         services=services,
+        proxy=resolve_proxy(draft, draft.path("connect", index, "proxy"), entry),
     )
+
+
+def resolve_proxy(draft: Draft, path: KeyPath, entry: ConnectSection) -> Proxy | None:
+    if entry.proxy is None:
+        try:
+            return proxy_for(entry.url.scheme, entry.url.host, entry.url.port)
+        except ValueError as error:
+            draft.wrong(path, str(error))
+            return None
+    host, port = entry.proxy.url
+    credentials = None
+    if entry.proxy.credentials_file is not None:
+        path = (*path, "credentials_file")
+        file = absolute(draft, path, entry.proxy.credentials_file)
+        try:
+            credentials = read_credentials(file)
+        except ValueError as error:
+            draft.wrong(path, str(error))
+        else:
+            warn_of_readers(draft, path, file)
+    return Proxy(host=host, port=port, credentials=credentials)
 
 
 def resolve_dial_tls(draft: Draft, path: KeyPath, entry: ConnectSection) -> ClientTls | None:
@@ -323,9 +347,13 @@ def read_token(draft: Draft, path: KeyPath, file: Path) -> Secret | None:
     except ValueError as error:
         draft.wrong(path, str(error))
         return None
+    warn_of_readers(draft, path, file)
+    return token
+
+
+def warn_of_readers(draft: Draft, path: KeyPath, file: Path) -> None:
     if readable_by_others(file):
         draft.warn(path, f"the file {file} can be read by other users of this machine; chmod 600 mends it")
-    return token
 
 
 def absolute(draft: Draft, path: KeyPath, given: Path) -> Path:

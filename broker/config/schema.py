@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 
 from broker.config import values
 from broker.config.model import GIB, MIB, Limits, Listen, Match, Timeouts, Upstream
+from broker.config.proxy import parse_proxy
 from broker.config.tokens import parse_token_hash
 
 WEEK = 7 * 24 * 3600 * 1000
@@ -209,12 +210,18 @@ class DialTlsSection(Section):
     key: FilePath | None = None
 
 
-class ConnectSection(Section):
-    LATER = frozenset({"proxy"})
+class ProxySection(Section):
+    """An HTTP proxy on the way to a registration port."""
 
+    url: Annotated[tuple[str, int], Written("URL", parse_proxy)]
+    credentials_file: FilePath | None = None
+
+
+class ConnectSection(Section):
     url: Annotated[Listen, Written("URL", values.parse_dial)]
     tls: DialTlsSection = DialTlsSection()
     token_file: FilePath | None = None
+    proxy: ProxySection | None = None
     tunnels: Annotated[int, count(1, 64)] = 2
 
 

@@ -21,12 +21,15 @@ import aiohappyeyeballs
 from OpenSSL import SSL
 
 from _fastpath.tunnel import Tunnel
+from broker.config.model import Proxy
 from broker.tls.client import ClientContext
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.backoff import Backoff
 from broker.tunnel.handshake import Acceptance, Refusal, Registration, read_answer, registration_bytes
 from broker.tunnel.links import tell
 from broker.tunnel.messages import announce_bytes, printable
+from broker.tunnel.proxy import ProxyRefused, connect_bytes
+from broker.tunnel.proxy import read_answer as proxy_answer
 
 log = logging.getLogger("broker.tunnel")
 
@@ -66,6 +69,8 @@ class Owner(Protocol):
     def address(self) -> tuple[str, int]: ...
     @property
     def authority(self) -> str: ...
+    @property
+    def proxy(self) -> Proxy | None: ...
     @property
     def connect_timeout_s(self) -> float: ...
     @property
@@ -188,8 +193,12 @@ class Dialler:
 async def open_link(owner: Owner, index: int) -> Link:
     """Connect and register. DialError for everything that can go wrong on the way."""
     sock = await _connect(owner)
+    proxy = owner.proxy
     try:
         async with asyncio.timeout(HANDSHAKE_S):
+            if proxy is not None:
+                await _pass(sock, proxy, owner.authority)
+                proxy = None
             return await _register(sock, owner, index)
     except Refusal as error:
         sock.close()
@@ -197,10 +206,14 @@ async def open_link(owner: Owner, index: int) -> Link:
     except TlsFailed as error:
         sock.close()
         raise DialError(f"TLS failed: {error}") from None
+    except ProxyRefused as error:
+        sock.close()
+        raise DialError(str(error), refused=error.refused) from None
     except TimeoutError:
         sock.close()
+        who = proxy.name if proxy is not None else "it"
         raise DialError(
-            f"it accepted the connection, but did not answer within {HANDSHAKE_S:.0f} s"
+            f"{who} accepted the connection, but did not answer within {HANDSHAKE_S:.0f} s"
         ) from None
     except OSError as error:
         sock.close()
@@ -212,7 +225,9 @@ async def open_link(owner: Owner, index: int) -> Link:
 
 async def _connect(owner: Owner) -> socket.socket:
     loop = asyncio.get_running_loop()
-    host, port = owner.address
+    proxy = owner.proxy
+    host, port = (proxy.host, proxy.port) if proxy is not None else owner.address
+    to = f"{proxy.name}: " if proxy is not None else ""
     try:
         async with asyncio.timeout(owner.connect_timeout_s):
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -220,11 +235,23 @@ async def _connect(owner: Owner) -> socket.socket:
                 addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=loop
             )
     except TimeoutError:
-        raise DialError(f"no connection within {owner.connect_timeout_s:g} s") from None
+        raise DialError(f"{to}no connection within {owner.connect_timeout_s:g} s") from None
     except socket.gaierror as error:
-        raise DialError(f"the name {host} cannot be resolved ({error.strerror})") from None
+        raise DialError(f"{to}the name {host} cannot be resolved ({error.strerror})") from None
     except OSError as error:
-        raise DialError(_explain(error)) from None
+        raise DialError(f"{to}{_explain(error)}") from None
+
+
+async def _pass(sock: socket.socket, proxy: Proxy, authority: str) -> None:
+    """Through the proxy. Raises ProxyRefused."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, connect_bytes(proxy, authority))
+    data = b""
+    while True:
+        chunk = await loop.sock_recv(sock, READ_SIZE)
+        data += chunk
+        if proxy_answer(data, proxy, authority, ended=not chunk):
+            return
 
 
 async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
@@ -241,6 +268,8 @@ async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
             acceptance, size = answer
             connection = stream.connection if stream else None
             peer = address_text(sock.getpeername())
+            if owner.proxy is not None:
+                peer = f"{owner.authority} through {owner.proxy.name}"
             return Link(sock, acceptance, data[size:], announced, peer, connection)
 
 

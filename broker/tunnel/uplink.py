@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
-from broker.config.model import Connect, Match
+from broker.config.model import Connect, Match, Proxy
 from broker.tls.client import ClientContext
 from broker.tunnel.dialler import Dialler, Link
 from broker.tunnel.handshake import Registration, is_agent_name
@@ -161,6 +161,10 @@ class Uplink:
     @property
     def authority(self) -> str:
         return self.connect.authority
+
+    @property
+    def proxy(self) -> Proxy | None:
+        return self.connect.proxy
 
     def registration(self, index: int) -> Registration:
         return Registration(
