@@ -40,17 +40,33 @@ def new(out: Path | None) -> None:
 
 
 @token.command("hash")
-def hash_() -> None:
-    """Print the hash of a token, which is read from standard input.
+@click.option(
+    "passwords",
+    "--password",
+    is_flag=True,
+    help="It is a password that a person chose: print a salted, slow hash, for users, passwords.",
+)
+def hash_(passwords: bool) -> None:
+    """Print the hash of a token or password, which is read from standard input.
 
     \b
       broker token hash < orders.token
+      broker token hash --password            # asks for it
     """
+    from broker.config.passwords import format_password_hash, hash_password, parse_password
     from broker.config.tokens import parse_token, token_hash
     from broker.errors import UsageError
 
-    text = click.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.read(4097)
+    if sys.stdin.isatty():
+        text = click.prompt(
+            "Password" if passwords else "Token", hide_input=True, confirmation_prompt=passwords
+        )
+    else:
+        text = sys.stdin.read(4097)
     try:
-        click.echo(token_hash(parse_token(text)))
+        if passwords:
+            click.echo(format_password_hash(hash_password(parse_password(text))))
+        else:
+            click.echo(token_hash(parse_token(text)))
     except ValueError as error:
         raise UsageError(str(error)) from None

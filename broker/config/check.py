@@ -97,14 +97,14 @@ def overlap(one: Listen, other: Listen) -> bool:
 def check_credentials(draft: Draft, config: Config) -> None:
     complain = draft.warn if config.flags.insecure else draft.wrong
     mend = "" if config.flags.insecure else ", or start with --insecure"
-    if not any(user.tokens for user in config.users) and "users" not in draft.incomplete:
+    if not any(user.tokens or user.certificates for user in config.users) and "users" not in draft.incomplete:
         for index, port in enumerate(config.registration):
             if not port.is_loopback:
                 complain(
                     draft.path("registration", index, "listen"),
-                    f"{port.host} is not a loopback address and no user has a token, so that anyone who"
-                    " reaches this port can announce services: add users with tokens (`broker token new`),"
-                    f" listen on 127.0.0.1{mend}",
+                    f"{port.host} is not a loopback address and no user has a token or certificate, so that"
+                    " anyone who reaches this port can announce services: add users with tokens"
+                    f" (`broker token new`), listen on 127.0.0.1{mend}",
                 )
     if config.admin and not config.admin.is_loopback:
         complain(
@@ -124,9 +124,18 @@ def check_users(draft: Draft, config: Config) -> None:
         for place, token in enumerate(user.tokens)
     ]
     once(draft, tokens, "this token is given already, by {where}: a token proves one user only")
+    rules = [
+        (repr(rule), draft.path("users", i, "certificates", place))
+        for i, user in enumerate(draft.file.users)
+        for place, rule in enumerate(user.certificates)
+    ]
+    once(draft, rules, "this certificate is given already, by {where}: it proves one user only")
     for i, user in users:
-        if not user.tokens:
-            draft.warn(draft.path("users", i), f"{user.name} has no tokens and can't log in")
+        if not (user.tokens or user.certificates or user.passwords):
+            draft.warn(
+                draft.path("users", i),
+                f"{user.name} has no tokens, certificates or passwords and can't log in",
+            )
         if not (user.rights.services or user.rights.tcp or user.rights.tls):
             draft.warn(
                 draft.path("users", i),

@@ -74,7 +74,16 @@ def may(user: User) -> Row:
     bounds = [f"at most {plural(rights.tunnels, 'tunnel')}"] if rights.tunnels is not None else []
     bounds += [f"at most {plural(rights.streams, 'stream')}"] if rights.streams is not None else []
     announces = "may announce " + (", ".join(names) or "nothing")
-    return user.name, plural(len(user.tokens), "token"), "; ".join([announces, *bounds])
+    return user.name, credentials(user), "; ".join([announces, *bounds])
+
+
+def credentials(user: User) -> str:
+    counts = {
+        "token": len(user.tokens),
+        "certificate": len(user.certificates),
+        "password": len(user.passwords),
+    }
+    return ", ".join(plural(count, kind) for kind, count in counts.items() if count) or "no credentials"
 
 
 def shown(match: Match) -> str:

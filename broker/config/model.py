@@ -232,10 +232,38 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordHash:
+    """What is kept of a password: the scrypt key (RFC 7914) of it and a salt, and what that costs."""
+
+    salt: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    log_n: int
+    r: int
+    p: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRule:
+    """Which client certificates prove a user: one, by `fingerprint`, or those under a CA with such a name."""
+
+    fingerprint: bytes = b""
+    """SHA-256 of the certificate in DER form; b"" where it goes by names."""
+    anchors: tuple[bytes, ...] = field(default=(), repr=False)
+    """The CA's certificates, in DER form."""
+    subject: tuple[tuple[str, str], ...] = ()
+    """Attributes and patterns of their values; all must fit."""
+    san: tuple[str, str] | None = None
+    """A kind of subject alternative name and a pattern that one of that kind must fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     name: str
-    tokens: tuple[bytes, ...] = field(repr=False)
+    tokens: tuple[bytes, ...] = field(default=(), repr=False)
     """SHA-256 digests of the tokens, 32 bytes each."""
+    certificates: tuple[CertificateRule, ...] = ()
+    passwords: tuple[PasswordHash, ...] = ()
+    """For clients that prove themselves with name and password."""
     rights: Rights
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, cast
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from broker.config import values
 from broker.config.document import KeyPath
 from broker.config.model import (
     Admin,
+    CertificateRule,
     Config,
     Connect,
     ExternalPort,
@@ -31,12 +34,13 @@ from broker.config.schema import (
     ExternalSection,
     ServerTlsSection,
     ServiceSection,
+    UserCertificateSection,
     UserSection,
 )
 from broker.config.tokens import read_token_file, readable_by_others
 from broker.config.validate import Draft
 from broker.tls.client import check_client
-from broker.tls.server import check_server
+from broker.tls.server import check_server, read_all
 from broker.tls.settings import Certificate, ClientTls, ServerTls
 
 
@@ -52,7 +56,7 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
             for index, entry in enumerate(file.external)
         ),
         registration=registration,
-        users=tuple(resolve_user(entry) for entry in file.users),
+        users=tuple(resolve_user(draft, index, entry) for index, entry in enumerate(file.users)),
         services=services,
         connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
         admin=resolve_admin(file.admin),
@@ -157,7 +161,7 @@ def paired(draft: Draft, index: int, entry: ExternalSection, names: list[str]) -
 # --- users -------------------------------------------------------------------------
 
 
-def resolve_user(entry: UserSection) -> User:
+def resolve_user(draft: Draft, index: int, entry: UserSection) -> User:
     may = entry.may
     rights = Rights(
         services=tuple(may.services),
@@ -166,7 +170,34 @@ def resolve_user(entry: UserSection) -> User:
         tunnels=may.tunnels,
         streams=may.streams,
     )
-    return User(name=entry.name, tokens=tuple(entry.tokens), rights=rights)
+    path = draft.path("users", index, "certificates")
+    rules = [resolve_rule(draft, (*path, place), each) for place, each in enumerate(entry.certificates)]
+    return User(
+        name=entry.name,
+        tokens=tuple(entry.tokens),
+        certificates=tuple(rule for rule in rules if rule is not None),
+        passwords=tuple(entry.passwords),
+        rights=rights,
+    )
+
+
+def resolve_rule(draft: Draft, path: KeyPath, entry: UserCertificateSection) -> CertificateRule | None:
+    named = entry.subject is not None or entry.san is not None
+    if (entry.fingerprint is not None) == (entry.ca is not None or named):
+        draft.wrong(path, "is either a fingerprint, or a ca with a subject or san")
+        return None
+    if entry.fingerprint is not None:
+        return CertificateRule(fingerprint=entry.fingerprint)
+    if entry.ca is None or not named:
+        draft.wrong(path, "ca belongs together with subject or san")
+        return None
+    try:
+        anchors = read_all(absolute(draft, (*path, "ca"), entry.ca))
+    except ValueError as error:
+        draft.wrong((*path, "ca"), str(error))
+        return None
+    der = tuple(each.public_bytes(Encoding.DER) for each in anchors)
+    return CertificateRule(anchors=der, subject=entry.subject or (), san=entry.san)
 
 
 # --- services ----------------------------------------------------------------------

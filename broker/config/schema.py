@@ -15,7 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import core_schema
 
 from broker.config import values
-from broker.config.model import GIB, MIB, Limits, Listen, Match, Timeouts, Upstream
+from broker.config.certificates import NamePattern, as_rules, parse_fingerprint, parse_san, parse_subject
+from broker.config.model import GIB, MIB, Limits, Listen, Match, PasswordHash, Timeouts, Upstream
+from broker.config.passwords import parse_password_hash
 from broker.config.proxy import parse_proxy
 from broker.config.tokens import parse_token_hash
 
@@ -88,6 +90,10 @@ TcpRight = Annotated[
 ]
 ServerName = Annotated[str, Written("server name", values.parse_server_name)]
 TokenHash = Annotated[bytes, Written("token hash", parse_token_hash)]
+PasswordLine = Annotated[PasswordHash, Written("password hash", parse_password_hash)]
+Fingerprint = Annotated[bytes, Written("sha256:HEX", parse_fingerprint)]
+SubjectPattern = Annotated[tuple[NamePattern, ...], Written("subject pattern", parse_subject)]
+SanPattern = Annotated[NamePattern, Written("name pattern", parse_san)]
 UpstreamUrl = Annotated[Upstream, Written("upstream URL", values.parse_upstream)]
 
 
@@ -171,11 +177,20 @@ class MaySection(Section):
     streams: Annotated[int | None, count(1, 1_000_000_000, none=True)] = None
 
 
-class UserSection(Section):
-    LATER = frozenset({"certificates"})
+class UserCertificateSection(Section):
+    """Which certificates prove a user."""
 
+    fingerprint: Fingerprint | None = None
+    ca: FilePath | None = None
+    subject: SubjectPattern | None = None
+    san: SanPattern | None = None
+
+
+class UserSection(Section):
     name: UserName
     tokens: list[TokenHash] = []
+    certificates: Annotated[list[UserCertificateSection], BeforeValidator(as_rules)] = []
+    passwords: list[PasswordLine] = []
     may: MaySection = MaySection()
 
 

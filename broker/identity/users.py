@@ -1,59 +1,116 @@
-"""Who is it, and what may he do."""
+"""Who is it, and what may he do.
+
+    by_token, by_certificate, by_password    from a credential to a principal; None: it proves nobody
+    renew                                    the same principal after a reload; None: nobody any more
+
+They say who it is and nothing else: whether a port wants a credential, and which, is the port's affair.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from broker.config.model import Match, Rights, User
+from broker.config.model import Match, PasswordHash, Rights, Secret, User
+from broker.config.passwords import LOG_N, P, R, verify_password
+from broker.identity.certificates import CertificateMap, Chain
 
 ANONYMOUS = "anonymous"
 EVERYTHING = Rights(services=(Match(),), tcp=("*",), tls=("*",))
+MAX_PROVEN = 4096  # passwords whose slow proof is remembered
+# Whom an unknown name's password is held against: it costs the same work as a known one's.
+NOBODY = PasswordHash(salt=bytes(32), key=bytes(32), log_n=LOG_N, r=R, p=P)
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A proven identity with its rights, and the digest of the credential that proved it."""
+    """A proven identity with its rights, and what it was proven by."""
 
     name: str
     rights: Rights
-    credential: bytes = field(default=b"", repr=False)
+    credential: bytes = field(default=b"", repr=False)  # the digest of a token
+    chain: Chain = field(default=(), repr=False)  # a certificate with its chain, in DER form
+    password: PasswordHash | None = field(default=None, repr=False)
 
 
 class Users:
-    """All users of one configuration; immutable. Without any, everybody is the anonymous principal.
+    """All users of one configuration; immutable.
 
-    Ports without users are on loopback, or were allowed with --insecure: the configuration sees to it.
+    Without any, agents are the anonymous principal. Ports without users are on loopback, or were allowed with
+    --insecure: the configuration sees to it.
     """
 
     def __init__(self, users: Iterable[User] = ()) -> None:
         self._by_name = {user.name: user for user in users}
-        self._credentials = [(digest, user) for user in self._by_name.values() for digest in user.tokens]
+        self._by_token = {digest: user for user in self._by_name.values() for digest in user.tokens}
+        self._certificates = CertificateMap(self._by_name.values())
+        self._proven: OrderedDict[bytes, None] = OrderedDict()
+        self._proof_key = secrets.token_bytes(32)
 
     @property
     def is_open(self) -> bool:
         return not self._by_name
 
-    def authenticate(self, token: str | None) -> Principal | None:
-        """Whose token this is. An unknown token costs the same work as a known one."""
-        if self.is_open:
-            return Principal(ANONYMOUS, EVERYTHING)
+    def anonymous(self) -> Principal | None:
+        """Everybody, where there are no users."""
+        return Principal(ANONYMOUS, EVERYTHING) if self.is_open else None
+
+    def by_token(self, token: str | None) -> Principal | None:
+        """Whose token this is. An unknown token costs the same work as a known one.
+
+        The table goes by the token's SHA-256: how long that takes tells of digests, which nobody can aim.
+        """
         digest = hashlib.sha256((token or "").encode("utf-8", "surrogatepass")).digest()
-        found: User | None = None
-        for known, user in self._credentials:
-            if hmac.compare_digest(known, digest):
-                found = user
-        if found is None or token is None:
-            return None
-        return Principal(found.name, found.rights, digest)
+        return self.by_digest(digest) if token else None
+
+    def by_digest(self, digest: bytes) -> Principal | None:
+        user = self._by_token.get(digest)
+        return None if user is None else Principal(user.name, user.rights, credential=digest)
+
+    def by_certificate(self, chain: Chain) -> Principal | None:
+        """Whose certificate this is: `chain` as `certificates.chain_of` has it, verified by the port."""
+        user = self._certificates.owner(chain)
+        return None if user is None else Principal(user.name, user.rights, chain=chain)
+
+    def by_password(self, name: str, password: Secret) -> Principal | None:
+        """Who has this name and password. The first time takes tens of milliseconds: call it in a thread.
+
+        Thread-safe. An unknown name costs the work of a known one.
+        """
+        user = self._by_name.get(name)
+        known = user.passwords if user is not None else ()
+        for each in known or (NOBODY,):
+            if self._proves(password, each) and user is not None and known:
+                return Principal(user.name, user.rights, password=each)
+        return None
+
+    def _proves(self, password: Secret, known: PasswordHash) -> bool:
+        typed = password.reveal().encode("utf-8", "surrogatepass")
+        mark = hmac.digest(self._proof_key, known.salt + known.key + typed, "sha256")
+        if mark in self._proven:
+            return True
+        if not verify_password(password, known):
+            return False
+        self._proven[mark] = None
+        if len(self._proven) > MAX_PROVEN:
+            self._proven.popitem(last=False)
+        return True
 
     def renew(self, principal: Principal) -> Principal | None:
-        """The same principal with the rights of today; None where the credential is good no more."""
+        """The same principal with the rights of today; None where a credential is good no more."""
         if self.is_open:
-            return Principal(ANONYMOUS, EVERYTHING) if principal.name == ANONYMOUS else None
+            return self.anonymous() if principal.name == ANONYMOUS else None
         user = self._by_name.get(principal.name)
-        if user is None or not any(hmac.compare_digest(known, principal.credential) for known in user.tokens):
+        if user is None or not (principal.credential or principal.chain or principal.password):
             return None
-        return Principal(user.name, user.rights, principal.credential)
+        if principal.credential and principal.credential not in user.tokens:
+            return None
+        if principal.chain and self._certificates.owner(principal.chain) is not user:
+            return None
+        if principal.password is not None and principal.password not in user.passwords:
+            return None
+        return Principal(user.name, user.rights, principal.credential, principal.chain, principal.password)

@@ -17,6 +17,8 @@ import broker.node.demo
 from broker import __version__
 from broker.cli import broker as program
 from broker.config import Config
+from broker.config.model import Secret
+from broker.config.passwords import parse_password_hash, verify_password
 from broker.config.tokens import parse_token, token_hash
 
 FILES = Path(__file__).parents[1] / "config"
@@ -245,6 +247,14 @@ def test_token_new_and_hash() -> None:
     for text in (token, f"{token}\n", f"{token}\n{hashed}\n"):
         result = call("token", "hash", input=text)
         assert (result.exit_code, result.stdout) == (0, f"{hashed}\n")
+
+
+def test_hash_of_a_password() -> None:
+    result = call("token", "hash", "--password", input="correct horse\n")
+    known = parse_password_hash(result.stdout.strip())
+    assert verify_password(Secret("correct horse"), known)
+    short = call("token", "hash", "--password", input="short\n")
+    assert (short.exit_code, "short" in short.stderr) == (2, False)
 
 
 def test_token_new_into_a_file(tmp_path: Path) -> None:

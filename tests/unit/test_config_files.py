@@ -221,7 +221,7 @@ def test_what_can_do_nothing_is_warned_of(written) -> None:
     assert ":3:21: external[0].limits.streams: has no effect at an external port" in told
     assert "registration[0].timeouts.idle: has no effect at a registration port" in told
     assert "services[0].limits.memory: has no effect at a service" in told
-    assert "users[0]: empty has no tokens and can't log in" in told
+    assert "users[0]: empty has no tokens, certificates or passwords and can't log in" in told
     assert "users[0]: empty may announce nothing" in told
     assert "services[0]: no external port leads to the tcp service 'db'" in told
 

@@ -24,7 +24,7 @@ STOCK = User(name="stock", tokens=(digest("three"),), rights=Rights(tcp=("redis"
 
 
 def test_without_users_everybody_is_anonymous_and_may_do_everything():
-    principal = Users().authenticate(None)
+    principal = Users().anonymous()
     assert principal is not None and principal.name == ANONYMOUS
     assert may_announce(principal.rights, Match())
     assert may_announce(principal.rights, Match(name="redis"))
@@ -32,22 +32,22 @@ def test_without_users_everybody_is_anonymous_and_may_do_everything():
 
 @pytest.mark.parametrize(("token", "name"), [("one", "orders"), ("two", "orders"), ("three", "stock")])
 def test_a_token_proves_its_user(token, name):
-    principal = Users([ORDERS, STOCK]).authenticate(token)
+    principal = Users([ORDERS, STOCK]).by_token(token)
     assert principal is not None and principal.name == name
 
 
 @pytest.mark.parametrize("token", [None, "", "four", "ONE", "\ud800"])
 def test_other_tokens_prove_nothing(token):
-    assert Users([ORDERS, STOCK]).authenticate(token) is None
+    assert Users([ORDERS, STOCK]).by_token(token) is None
 
 
 def test_an_empty_token_is_no_token_even_where_its_digest_is_listed():
     careless = User(name="careless", tokens=(digest(""),), rights=Rights())
-    assert Users([careless]).authenticate(None) is None
+    assert Users([careless]).by_token(None) is None
 
 
 def test_a_reload_renews_or_ends_a_login():
-    before = Users([ORDERS]).authenticate("one")
+    before = Users([ORDERS]).by_token("one")
     assert before is not None
     wider = User(name="orders", tokens=ORDERS.tokens, rights=Rights(services=(Match(),)))
     renewed = Users([wider]).renew(before)
@@ -56,7 +56,7 @@ def test_a_reload_renews_or_ends_a_login():
     assert Users([rotated]).renew(before) is None
     assert Users([STOCK]).renew(before) is None
     assert Users().renew(before) is None
-    anonymous = Users().authenticate(None)
+    anonymous = Users().anonymous()
     assert anonymous is not None
     assert Users().renew(anonymous) == anonymous
     assert Users([ORDERS]).renew(anonymous) is None
