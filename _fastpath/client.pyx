@@ -56,12 +56,24 @@ cdef class Client(ResponseWriter):
     cdef void accepted(self) noexcept:
         self.readable = self.writable = self.fresh = True
         self.shaking = self.listener.tls is not None
-        self.reactor.arm(self, self.settings.head_timeout if self.shaking else self.settings.idle_timeout)
+        self.reactor.arm(
+            self, self.settings.head_timeout if self.shaking or self.greeting else self.settings.idle_timeout
+        )
         self.reactor.queue_ready(self)
 
-    cdef void refuse(self) noexcept:
+    cdef void refuse(self, uint16_t code) noexcept:
         self.readable = self.writable = True
-        self.answer(CODE_OVERLOADED, NEVER_SENT)
+        if self.listener.tls is not None or self.greeting:
+            self.turn_away(code)  # whoever expects TLS would not understand, whoever is a proxy not pass it on
+        else:
+            self.answer(code, NEVER_SENT)
+
+    cdef void turn_away(self, uint16_t code) noexcept:
+        self.failure = code
+        self.in_flight = True
+        self.listener.tally.exchanges += 1
+        self.listener.tally.active += 1
+        self.reset_hard()
 
     cdef void spoke_plain(self) noexcept:
         self.write(PLAIN_ANSWER, PLAIN_SIZE)
@@ -75,6 +87,11 @@ cdef class Client(ResponseWriter):
 
     cdef void on_ready(self) noexcept:
         cdef int steps = SERVE_STEPS
+        if self.greeting and not self.broken:
+            if self.greet() and not self.shaking:
+                self.reactor.arm(self, self.settings.idle_timeout)
+            elif self.fd < 0 or (self.greeting and not self.broken):
+                return
         if self.shaking and not self.broken:
             if self.out.size > 0 and self.writable:
                 self.flush()
@@ -166,6 +183,9 @@ cdef class Client(ResponseWriter):
         if self.state == CLIENT_HEAD:
             if self.need_more:
                 self.answer(CODE_REQUEST_TIMEOUT, NEVER_SENT)
+            elif self.greeting:
+                self.listener.denied += 1
+                self.turn_away(CODE_REQUEST_TIMEOUT)
             else:
                 self.gone()
         elif self.state == CLIENT_LINGER:

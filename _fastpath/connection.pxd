@@ -5,6 +5,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.exchange cimport Egress, Ingress, Tally
+from _fastpath.networks cimport Admission, Networks
+from _fastpath.proxy cimport ProxyHeader
 from _fastpath.reactor cimport Pollable, PyObject, Reactor
 from _fastpath.record cimport AccessLog
 from _fastpath.route cimport RouteTable
@@ -34,12 +36,19 @@ cdef class Port(Pollable):
     cdef readonly uint32_t connections
     cdef readonly uint64_t accepted
     cdef readonly uint64_t refused        # over a connection limit
+    cdef readonly uint64_t denied         # by their address, or for want of a PROXY header
+    cdef uint32_t told            # of these, connections that are still being told
+    cdef Admission admission      # None: everybody
+    cdef Networks trusted         # None: no proxies
+    cdef bint proxied             # a PROXY header comes first, and from `trusted` only
     cdef readonly bint stopping
     cdef Tally tally
     cdef dict per_address         # address text -> connections; only where that is limited
     cdef PyObject* first          # live connections
     cdef PyObject* last
 
+    # Whether whoever connects may; says for the connection whether it is a trusted proxy.
+    cdef bint welcomes(self, Connection connection) noexcept
     cdef bint admit(self, Connection connection) noexcept
     cdef bint admit_address(self, Connection connection) noexcept
     cdef void forget(self, Connection connection) noexcept
@@ -52,15 +61,23 @@ cdef class Connection(Ingress):
     cdef Settings settings
     cdef PyObject* next_connection
     cdef PyObject* previous_connection
-    cdef char address[48]         # of the client, as text
+    cdef char address[48]         # of the client, as text; as a PROXY header tells it
     cdef uint8_t address_size
     cdef uint8_t admitted
+    cdef uint8_t by_address       # counted in per_address
+    cdef uint8_t told             # counted in the port's `told`
+    cdef uint8_t trusted          # the client is a trusted proxy
+    cdef uint8_t greeting         # a PROXY header is to come
     cdef uint8_t shaking          # TLS: the handshake is not over, or has not begun
     cdef uint16_t port
 
     cdef void accepted(self) noexcept         # hook: registered, begin
-    cdef void refuse(self) noexcept           # hook: over the limit
+    cdef void refuse(self, uint16_t code) noexcept     # hook: it may not stay; told why where that is possible
+    cdef void turn_away(self, uint16_t code) noexcept  # hook: the same without a word
     cdef void drain(self) noexcept            # hook: end after what is running
+    # A step of reading the PROXY header; True once it is over. Before anything else, the handshake too.
+    cdef bint greet(self) noexcept
+    cdef bint introduce(self, const ProxyHeader* header) noexcept
     # A step of the handshake; True once it is over. A port that speaks TLS calls it before anything else.
     cdef bint shake(self) noexcept
     cdef bint begin_tls(self) noexcept

@@ -1,12 +1,17 @@
 """External ports and their connections: shared snapshots, limits, the list of who is there. See connection.pxd."""
 
+from libc.stdint cimport uint8_t, uint16_t
+
 cimport cython
 from _fastpath cimport net
+from _fastpath.address cimport ADDRESS_SIZE, read_address, write_address
+from _fastpath.end cimport CODE_BAD_REQUEST, CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.net cimport errno
+from _fastpath.proxy cimport MAX_PROXY, PROXY_MORE, ProxyHeader, scan_proxy
 from _fastpath.tls cimport TLS_MORE, TlsLayer
 
 cdef enum:
-    FIRST_READ = 4096             # holds every usual ClientHello
+    FIRST_READ = 4096             # holds every usual ClientHello, and every PROXY header
     HANDSHAKE_RECORD = 22         # the first byte of a TLS connection (RFC 8446 5.1)
 
 cdef unsigned char first[FIRST_READ]
@@ -14,6 +19,19 @@ cdef unsigned char first[FIRST_READ]
 
 cdef class Port(Pollable):
     """What the connections of one external port share. Only the compiled Listener is useful."""
+
+    cdef bint welcomes(self, Connection connection) noexcept:
+        cdef unsigned char raw[ADDRESS_SIZE]
+        if self.admission is None and self.trusted is None:
+            return True
+        if not read_address(<const unsigned char*>connection.address, connection.address_size, raw):
+            return False
+        connection.trusted = self.trusted is not None and self.trusted.has(raw)
+        if self.proxied and connection.greeting:
+            return connection.trusted
+        if connection.trusted and self.kind == PORT_HTTP:
+            return True           # it speaks for others: looked at request by request
+        return self.admission is None or self.admission.admits(raw)
 
     cdef bint admit(self, Connection connection) noexcept:
         cdef bint room = self.connections < self.settings.connections
@@ -26,7 +44,7 @@ cdef class Port(Pollable):
         self.last = <PyObject*>connection
         self.connections += 1
         connection.admitted = True
-        if self.settings.connections_per_address:
+        if self.settings.connections_per_address and not connection.greeting:
             return self.admit_address(connection) and room
         return room
 
@@ -35,6 +53,7 @@ cdef class Port(Pollable):
         key = connection.address[:connection.address_size]
         count = self.per_address.get(key, 0)
         self.per_address[key] = count + 1
+        connection.by_address = True
         return count < self.settings.connections_per_address
 
     cdef void forget(self, Connection connection) noexcept:
@@ -50,7 +69,11 @@ cdef class Port(Pollable):
         else:
             self.last = connection.previous_connection
         self.connections -= 1
-        if self.per_address:
+        if connection.told:
+            connection.told = False
+            self.told -= 1
+        if connection.by_address:
+            connection.by_address = False
             self.forget_address(connection)
 
     cdef void forget_address(self, Connection connection) noexcept:
@@ -69,7 +92,10 @@ cdef class Connection(Ingress):
     cdef void accepted(self) noexcept:
         pass
 
-    cdef void refuse(self) noexcept:
+    cdef void refuse(self, uint16_t code) noexcept:
+        pass
+
+    cdef void turn_away(self, uint16_t code) noexcept:
         pass
 
     cdef void drain(self) noexcept:
@@ -77,6 +103,47 @@ cdef class Connection(Ingress):
 
     cdef void spoke_plain(self) noexcept:
         pass
+
+    cdef bint greet(self) noexcept:
+        # Looked at where it lies in the kernel: what stands behind it is left there for whoever reads next.
+        cdef ProxyHeader header
+        cdef Py_ssize_t count
+        cdef int size
+        if not self.readable:
+            return False
+        count = net.recv(self.fd, first, MAX_PROXY, net.MSG_PEEK)
+        if count < 0 and (errno == net.EAGAIN or errno == net.EINTR):
+            self.readable = False
+            return False
+        if count <= 0:
+            self.broken = True
+            return False
+        size = scan_proxy(first, <size_t>count, &header)
+        if size == PROXY_MORE and not self.hung_up:
+            self.readable = False
+            return False
+        if size <= 0 or net.recv(self.fd, first, <size_t>size, 0) != size:
+            self.listener.denied += 1
+            self.turn_away(CODE_BAD_REQUEST)
+            return False
+        self.greeting = False
+        return self.introduce(&header)
+
+    cdef bint introduce(self, const ProxyHeader* header) noexcept:
+        # The client is whom the proxy names; where it names nobody, the proxy.
+        cdef Port port = self.listener
+        if header.known:
+            self.address_size = <uint8_t>write_address(header.source, self.address)
+            self.port = header.source_port
+            if not port.welcomes(self):
+                port.denied += 1
+                self.turn_away(CODE_FORBIDDEN)
+                return False
+        if port.settings.connections_per_address and not port.admit_address(self):
+            port.refused += 1
+            self.turn_away(CODE_OVERLOADED)
+            return False
+        return True
 
     cdef bint begin_tls(self) noexcept:
         # Nothing is made for a client before its first byte: a silent one costs a descriptor.

@@ -71,6 +71,9 @@ cdef class End:
     # `size` bytes (0 allowed: nothing came) lie in the reserved memory.
     # `end`: they are the last of the message.
     cdef void commit(self, size_t size, bint end) noexcept
+    # Who the ingress is, as the records of an OPEN frame (docs/protocol.md 2). Before take_head, and borrowed until it
+    # has returned.
+    cdef void take_meta(self, const unsigned char* meta, size_t size) noexcept
     # A message begins: its canonical head, and the first body bytes if any.
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept

@@ -17,6 +17,9 @@ cdef class End:
     cdef void commit(self, size_t size, bint end) noexcept:
         pass
 
+    cdef void take_meta(self, const unsigned char* meta, size_t size) noexcept:
+        pass
+
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
         pass

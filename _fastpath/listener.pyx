@@ -7,8 +7,10 @@ cimport cython
 from _fastpath cimport net
 from _fastpath.client cimport Client
 from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Port
+from _fastpath.end cimport CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.exchange cimport tally_counters
 from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
+from _fastpath.networks cimport Admission, Networks
 from _fastpath.reactor cimport PyObject, Reactor
 from _fastpath.record cimport AccessLog
 from _fastpath.route cimport RouteTable
@@ -22,6 +24,7 @@ cdef enum:
     ACCEPT_BATCH = 64
     STOP_BATCHES = 64
     PAUSE_MS = 200                # out of descriptors: look again then
+    MAX_TOLD = 256                # clients at once that are told that their address is not allowed
 
 
 @cython.final
@@ -69,6 +72,26 @@ cdef class Listener(Port):
         """Use other certificates and rules for connections that come from now on."""
         self.tls = tls
 
+    def set_addresses(self, Admission admission, Networks trusted, bint proxied) -> None:
+        """Let other addresses in from now on (None: all), also of those that are here: who may not stay is cut.
+
+        `trusted`: proxies (None: none) whose word counts for whom they speak. `proxied`: connections begin with a PROXY header, and
+        come from trusted proxies only.
+        """
+        cdef PyObject* item = self.first
+        cdef Connection connection
+        self.admission = admission
+        self.trusted = trusted
+        self.proxied = proxied
+        while item != NULL:
+            connection = <Connection>item
+            item = connection.next_connection
+            connection.trusted = False
+            if not connection.told and not self.welcomes(connection):
+                self.denied += 1
+                connection.reset_hard()
+        uncork()
+
     def set_log(self, AccessLog log) -> None:
         """Write access records to `log` from now on; None: to nobody."""
         self.log = log
@@ -113,7 +136,7 @@ cdef class Listener(Port):
         """Return the counts of connections, exchanges, bytes, statuses by class and failures by code."""
         counts = tally_counters(&self.tally)
         counts.update(
-            connections=self.connections, accepted=self.accepted, refused=self.refused, paused=self.paused,
+            connections=self.connections, accepted=self.accepted, refused=self.refused, denied=self.denied, paused=self.paused,
             handshakes=self.handshakes, handshake_failures=self.handshake_failures,
         )
         return counts
@@ -130,6 +153,24 @@ cdef class Listener(Port):
     cdef void on_deadline(self) noexcept:
         self.paused = False
         self.accept_some()
+
+    cdef void receive_guest(self, Connection connection) noexcept:
+        connection.greeting = self.proxied
+        if not self.welcomes(connection):
+            self.denied += 1
+            if self.told >= MAX_TOLD:
+                connection.turn_away(CODE_FORBIDDEN)
+                return
+            # As a connection that is answered and waits for the client to have read it.
+            self.told += 1
+            connection.told = True
+            self.admit(connection)
+            connection.refuse(CODE_FORBIDDEN)
+        elif self.admit(connection):
+            connection.accepted()
+        else:
+            self.refused += 1
+            connection.refuse(CODE_OVERLOADED)
 
     cdef void accept_some(self) noexcept:
         cdef Connection connection
@@ -162,10 +203,6 @@ cdef class Listener(Port):
                 net.close(fd)
                 connection.fd = -1
                 continue
-            if self.admit(connection):
-                connection.accepted()
-            else:
-                self.refused += 1
-                connection.refuse()
+            self.receive_guest(connection)
             uncork()
         self.reactor.queue_ready(self)

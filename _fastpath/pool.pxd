@@ -25,6 +25,7 @@ cdef class Pool(Egress):
     cdef socklen_t address_sizes[MAX_ADDRESSES]
     cdef dict tls                 # None: plain. Else by host name: () -> a pyOpenSSL Connection, with `verify` and `failed`
     cdef list hosts               # the name that each address was resolved from
+    cdef uint8_t proxy_version    # of the PROXY header in front of each tcp connection; 0: none
     cdef uint8_t address_count
     cdef uint8_t next_address     # the one that worked last
     cdef PyObject* idle[MAX_IDLE]

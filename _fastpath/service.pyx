@@ -67,6 +67,12 @@ cdef class Service(Pool):
         """
         self.tls = contexts
 
+    def set_proxy_protocol(self, int version) -> None:
+        """Begin tcp connections that are made from now on with a PROXY header of version 1 or 2; 0: do not. Raises ValueError."""
+        if not 0 <= version <= 2:
+            raise ValueError(f"PROXY headers have version 1 or 2, not {version}")
+        self.proxy_version = <uint8_t>version
+
     def set_settings(self, Settings settings not None) -> None:
         """Use other limits and timeouts for exchanges that begin from now on."""
         self.settings = settings

@@ -62,5 +62,7 @@ cdef void set_lowat(int fd) noexcept      # a tunnel's kernel queue is kept shor
 cdef int start_connect(const sockaddr_storage* address, socklen_t size) noexcept
 cdef int connect_error(int fd) noexcept
 cdef bint peek_alive(int fd) noexcept
+# The address as address.pxd has it; False: of another family than IP.
+cdef bint raw_address(const sockaddr_storage* address, unsigned char* raw, uint16_t* port) noexcept
 # "192.0.2.1", "2001:db8::1" or "unix" into out (>= 64 bytes), the port into *port; returns the length.
 cdef uint32_t address_text(const sockaddr_storage* address, char* out, uint16_t* port) noexcept

@@ -1,9 +1,10 @@
 """Connected stream sockets and the corked writer. See socket.pxd."""
 
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
 cimport cython
 from _fastpath cimport net
+from _fastpath.address cimport ADDRESS_SIZE, write_address
 from _fastpath.memory cimport queue_append, queue_clear, queue_consume, queue_vectors
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport set_after_call
@@ -434,51 +435,29 @@ cdef bint peek_alive(int fd) noexcept:
     return net.recv(fd, &byte, 1, net.MSG_PEEK | net.MSG_DONTWAIT) < 0 and errno == net.EAGAIN
 
 
-cdef uint32_t address_text(const sockaddr_storage* address, char* out, uint16_t* port) noexcept:
+cdef bint raw_address(const sockaddr_storage* address, unsigned char* raw, uint16_t* port) noexcept:
     cdef const net.sockaddr_in* four
     cdef const net.sockaddr_in6* six
-    cdef const unsigned char* raw
-    cdef int i
     port[0] = 0
     if address.ss_family == net.AF_INET:
         four = <const net.sockaddr_in*>address
         port[0] = net.ntohs(four.sin_port)
-        # The usual case by hand: inet_ntop goes through sprintf.
-        raw = <const unsigned char*>&four.sin_addr
-        return dotted(raw, out)
+        memset(raw, 0, ADDRESS_SIZE)
+        raw[10] = raw[11] = 0xff
+        memcpy(raw + 12, &four.sin_addr, 4)
+        return True
     if address.ss_family == net.AF_INET6:
         six = <const net.sockaddr_in6*>address
         port[0] = net.ntohs(six.sin6_port)
-        raw = <const unsigned char*>&six.sin6_addr
-        # An IPv4 client of a dual-stack port is an IPv4 client (RFC 4291 2.5.5.2).
-        for i in range(10):
-            if raw[i] != 0:
-                break
-        else:
-            if raw[10] == 0xff and raw[11] == 0xff:
-                return dotted(raw + 12, out)
-        if net.inet_ntop(net.AF_INET6, raw, out, 64) != NULL:
-            return <uint32_t>strlen(out)
+        memcpy(raw, &six.sin6_addr, ADDRESS_SIZE)
+        return True
+    return False
+
+
+cdef uint32_t address_text(const sockaddr_storage* address, char* out, uint16_t* port) noexcept:
+    # An IPv4 client of a dual-stack port is an IPv4 client (RFC 4291 2.5.5.2).
+    cdef unsigned char raw[ADDRESS_SIZE]
+    if raw_address(address, raw, port):
+        return write_address(raw, out)
     memcpy(out, b"unix", 5)
     return 4
-
-
-cdef uint32_t dotted(const unsigned char* raw, char* out) noexcept:
-    cdef uint32_t used = 0
-    cdef uint32_t value
-    cdef int i
-    for i in range(4):
-        value = raw[i]
-        if value >= 100:
-            out[used] = <char>(48 + value // 100)
-            used += 1
-        if value >= 10:
-            out[used] = <char>(48 + value // 10 % 10)
-            used += 1
-        out[used] = <char>(48 + value % 10)
-        used += 1
-        if i < 3:
-            out[used] = c"."
-            used += 1
-    out[used] = 0
-    return used

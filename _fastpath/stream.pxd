@@ -24,6 +24,7 @@ cdef enum:
     CONTROL_PER_STREAM = 16
     CONTROL_TEXT = 32768          # with more queued, RESET goes without its text
     CONTROL_CHUNK = 4096
+    MAX_META = 65535              # its size is 16 bits
 
 cdef enum StreamState:
     HEAD_ACCEPTED = 1             # our OPEN, or our final REPLY, is on its way
@@ -74,7 +75,7 @@ cdef class Stream(End):
     cdef Link wake_link           # in the ring of streams whose peer End is owed on_room
     cdef uint32_t grant           # credit for that WINDOW frame
     cdef Chunk* reserved          # between reserve and commit
-    # For OPEN: set before take_head on a local stream and read during it only (frame.pxd: meta).
+    # For OPEN: what take_meta was told of a local stream; read during take_head only (frame.pxd: meta).
     cdef const unsigned char* meta
     cdef uint16_t meta_size
 

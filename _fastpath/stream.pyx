@@ -195,6 +195,11 @@ cdef class Stream(End):
         frame_write(frame, <uint32_t>length, type, flags, self.id)
         return frame + FRAME_HEADER
 
+    cdef void take_meta(self, const unsigned char* meta, size_t size) noexcept:
+        if size <= MAX_META:
+            self.meta = meta
+            self.meta_size = <uint16_t>size
+
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
         cdef Sender session = self.session

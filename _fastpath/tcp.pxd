@@ -24,6 +24,7 @@ cdef class TcpEnd(Connection):
     cdef uint32_t hello_size
     cdef uint8_t state
     cdef uint8_t dialled
+    cdef uint8_t introduced       # dialled: the PROXY header was written
     cdef uint8_t read_ended       # our peer was told
     cdef uint8_t write_ended      # by our peer
     cdef uint8_t address_index, addresses_tried
@@ -32,6 +33,8 @@ cdef class TcpEnd(Connection):
     cdef uint8_t delivery, in_flight
 
     cdef void begin(self) noexcept
+    cdef bint repeats_itself(self) noexcept   # behind a PROXY header: another one
+    cdef uint32_t describe(self, unsigned char* meta) noexcept        # accepted: who it is, for take_meta
     cdef bint read_hello(self) noexcept       # one step; True once the name is known
     cdef bint keep_hello(self, const unsigned char* data, size_t size) noexcept
     cdef void drop_hello(self) noexcept

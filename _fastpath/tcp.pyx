@@ -1,10 +1,12 @@
 """Plain TCP connections as sides of an exchange. See tcp.pxd."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 cimport cython
+from _fastpath cimport net
+from _fastpath.address cimport ADDRESS_TEXT
 from _fastpath.connection cimport PORT_TLS, Port
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
@@ -13,15 +15,18 @@ from _fastpath.end cimport (
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach
 from _fastpath.hello cimport HELLO_MORE, HELLO_STRANGE, MAX_HELLO, MAX_NAME, scan_hello
 from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
+from _fastpath.meta cimport META_SIZE, read_meta, write_meta
+from _fastpath.proxy cimport PROXY_WRITTEN, ProxyHeader, looks_proxied, write_proxy
 from _fastpath.reactor cimport READ_SIZE, PyObject
 from _fastpath.record cimport Record
 from _fastpath.route cimport Target
-from _fastpath.socket cimport RECV_AGAIN, connect_error, uncork
+from _fastpath.socket cimport RECV_AGAIN, address_text, connect_error, uncork
 
 cdef enum:
     READ_STEPS = 8                # reads in one turn; the rest waits for the others
     SERVER_PREFIX_SIZE = 4
     ALERT_SIZE = 7
+    SECOND_HEADER = 16            # bytes that tell a PROXY header
     ALERT_DECODE_ERROR = 50       # RFC 8446 6.2
     ALERT_UNRECOGNIZED_NAME = 112
 
@@ -43,17 +48,26 @@ cdef class TcpEnd(Connection):
         self.readable = self.writable = True
         if self.listener.kind == PORT_TLS:
             self.state = TCP_HELLO
-            self.reactor.arm(self, self.settings.head_timeout)
         else:
             self.name = self.listener.service
+        if self.greeting or self.state == TCP_HELLO:
+            self.reactor.arm(self, self.settings.head_timeout)
         self.begun_us = self.reactor.now_us
         self.in_flight = True
         self.listener.tally.exchanges += 1
         self.listener.tally.active += 1
         self.reactor.queue_ready(self)
 
-    cdef void refuse(self) noexcept:
-        self.reset_hard()
+    cdef void refuse(self, uint16_t code) noexcept:
+        self.turn_away(code)
+
+    cdef void turn_away(self, uint16_t code) noexcept:
+        if not self.in_flight:
+            self.begun_us = self.reactor.now_us
+            self.in_flight = True
+            self.listener.tally.exchanges += 1
+            self.listener.tally.active += 1
+        self.fail(code, NEVER_SENT)
 
     cdef void drain(self) noexcept:
         if self.state != TCP_RUNNING:
@@ -110,10 +124,20 @@ cdef class TcpEnd(Connection):
         self.write_copy(alert, ALERT_SIZE)
         self.flush()
 
+    cdef bint repeats_itself(self) noexcept:
+        # A second PROXY header would reach the service, which might believe it.
+        cdef unsigned char start[SECOND_HEADER]
+        cdef Py_ssize_t count
+        if not self.listener.proxied or self.hello_size:
+            return False          # a TLS client's first bytes were seen to be TLS
+        count = net.recv(self.fd, start, SECOND_HEADER, net.MSG_PEEK)
+        return count > 0 and looks_proxied(start, <size_t>count)
+
     cdef void begin(self) noexcept:
         cdef Port port = self.listener
         cdef const unsigned char* name = <const unsigned char*><char*>self.name
         cdef Target found = port.local.by_name(name, len(self.name))
+        cdef unsigned char meta[META_SIZE]
         cdef int result
         if found is None:
             found = port.delegated.by_name(name, len(self.name))
@@ -136,6 +160,7 @@ cdef class TcpEnd(Connection):
             if self.hello_size > self.peer.room():
                 self.fail(CODE_OVERLOADED, NEVER_SENT)
                 return
+            self.peer.take_meta(meta, self.describe(meta))
             self.peer.take_head(name, len(self.name), self.hello, self.hello_size, HEAD_TCP)
             self.drop_hello()
         elif result != JOIN_WAIT:
@@ -147,6 +172,16 @@ cdef class TcpEnd(Connection):
                 self.reactor.arm(self, self.settings.agent_wait)
             self.state = TCP_WAITING
             self.egress.wait(self)
+
+    cdef uint32_t describe(self, unsigned char* meta) noexcept:
+        cdef net.sockaddr_storage local
+        cdef net.socklen_t size = sizeof(local)
+        cdef char target[ADDRESS_TEXT]
+        cdef uint32_t target_size = 0
+        cdef uint16_t port = 0
+        if net.getsockname(self.fd, <net.sockaddr*>&local, &size) == 0:
+            target_size = address_text(&local, target, &port)
+        return write_meta(self.address, self.address_size, self.port, target, target_size, port, meta)
 
     cdef void wait_over(self) noexcept:
         self.state = TCP_NEW
@@ -184,6 +219,7 @@ cdef class TcpEnd(Connection):
         other.starved = self.starved
         other.shut_wanted = self.shut_wanted
         other.write_ended = self.write_ended
+        other.introduced = self.introduced
         detach(self)
         other.peer = peer
         peer.peer = other
@@ -194,12 +230,20 @@ cdef class TcpEnd(Connection):
 
     cdef void on_ready(self) noexcept:
         cdef int steps = READ_STEPS
+        if self.greeting and not self.broken:
+            if self.greet() and self.state != TCP_HELLO:
+                self.reactor.arm(self, 0)
+            elif self.fd < 0 or (self.greeting and not self.broken):
+                return
         if self.state == TCP_HELLO:
             if self.broken or not self.readable or not self.read_hello():
                 if self.fd >= 0 and self.broken:
                     self.fail(CODE_CANCEL, NEVER_SENT)
                 return
         if self.state == TCP_NEW:
+            if self.greeting or self.repeats_itself():
+                self.fail(CODE_BAD_REQUEST, NEVER_SENT)
+                return
             self.begin()
         elif self.state == TCP_CONNECTING:
             if not (self.writable or self.broken):
@@ -263,8 +307,18 @@ cdef class TcpEnd(Connection):
     cdef size_t room(self) noexcept:
         return self.sink_room()
 
+    cdef void take_meta(self, const unsigned char* meta, size_t size) noexcept:
+        cdef ProxyHeader header
+        cdef unsigned char out[PROXY_WRITTEN]
+        if self.dialled and self.service.proxy_version:
+            self.introduced = True
+            read_meta(meta, size, &header)
+            self.write_copy(out, write_proxy(self.service.proxy_version, &header, out))
+
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
+        if self.dialled and not self.introduced:
+            self.take_meta(NULL, 0)       # the service waits for a header, whether anybody said who it is or not
         if body_size:
             self.take_data(body, body_size, False)
             uncork()
@@ -313,6 +367,8 @@ cdef class TcpEnd(Connection):
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT)
         else:
+            if self.greeting:
+                self.listener.denied += 1
             self.fail(CODE_NO_AGENT if self.state == TCP_WAITING else CODE_CANCEL, self.delivery)
 
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept:

@@ -382,6 +382,8 @@ cdef class Tunnel(SessionOwner):
         else:
             result = self.join_http(stream, head, head_size)
         if result == JOINED:
+            if meta_size:
+                stream.peer.take_meta(meta, meta_size)
             stream.peer.take_head(head, head_size, body, body_size, flags)
         else:
             stream.reset(CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, NEVER_SENT, b"")

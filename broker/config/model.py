@@ -92,6 +92,14 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Who may connect: all of `allow` (empty: everybody) but `deny`."""
+
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listen:
     """An address to listen on. `host` has no brackets; port 0 lets the kernel choose."""
 
@@ -120,6 +128,11 @@ class ExternalPort(Listen):
     """Name of the paired registration port; None: this port has local services only."""
     service: str | None
     """The service that a tcp port leads to; None for the others."""
+    addresses: Addresses = Addresses()
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose word counts for whom they speak."""
+    proxy_protocol: bool = False
+    """Connections begin with a PROXY header."""
     limits: Limits
     timeouts: Timeouts
 
@@ -132,6 +145,7 @@ class RegistrationPort(Listen):
     tls: ServerTls | None = None
     """None unless the scheme is https."""
     name: str
+    addresses: Addresses = Addresses()
     limits: Limits
     timeouts: Timeouts
 
@@ -139,6 +153,7 @@ class RegistrationPort(Listen):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admin(Listen):
     scheme: Literal["http"]
+    addresses: Addresses = Addresses()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +204,8 @@ class Service:
     own_timeouts: Mapping[str, int | None] = field(default_factory=dict, hash=False)
     tls: ClientTls | None = None
     """None unless the upstreams are https."""
+    proxy_protocol: Literal["v1", "v2"] | None = None
+    """The header that tells a tcp or tls upstream whose connection it is; None: none."""
 
     @property
     def kind(self) -> Literal["http", "tcp"]:

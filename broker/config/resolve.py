@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.config import values
 from broker.config.document import KeyPath
 from broker.config.model import (
+    Addresses,
     Admin,
     CertificateRule,
     Config,
@@ -18,6 +19,7 @@ from broker.config.model import (
     Flags,
     Limits,
     Match,
+    Network,
     Proxy,
     RegistrationPort,
     Rights,
@@ -32,6 +34,7 @@ from broker.config.schema import (
     AdminSection,
     ConnectSection,
     ExternalSection,
+    RegistrationSection,
     ServerTlsSection,
     ServiceSection,
     UserCertificateSection,
@@ -69,7 +72,14 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
 
 
 def resolve_admin(entry: AdminSection | None) -> Admin | None:
-    return Admin(scheme="http", host=entry.listen.host, port=entry.listen.port) if entry else None
+    if entry is None:
+        return None
+    listen = entry.listen
+    return Admin(scheme="http", host=listen.host, port=listen.port, addresses=resolve_addresses(entry))
+
+
+def resolve_addresses(entry: ExternalSection | RegistrationSection | AdminSection) -> Addresses:
+    return Addresses(allow=tuple(entry.allow), deny=tuple(entry.deny))
 
 
 # --- ports -------------------------------------------------------------------------
@@ -83,6 +93,7 @@ def resolve_registration(draft: Draft, limits: Limits, timeouts: Timeouts) -> tu
             host=entry.listen.host,
             port=entry.listen.port,
             name=entry.name or f"registration-{draft.indexes['registration'][index] + 1}",
+            addresses=resolve_addresses(entry),
             limits=limits.with_own(entry.limits.own()),
             timeouts=timeouts.with_own(entry.timeouts.own()),
         )
@@ -106,9 +117,29 @@ def resolve_external(
         name=entry.name or f"external-{draft.indexes['external'][index] + 1}",
         registration=paired(draft, index, entry, [port.name for port in registration]),
         service=entry.listen.service,
+        addresses=resolve_addresses(entry),
+        trusted_proxies=resolve_proxies(draft, index, entry),
+        proxy_protocol=entry.proxy_protocol,
         limits=limits.with_own(entry.limits.own()),
         timeouts=timeouts.with_own(entry.timeouts.own()),
     )
+
+
+def resolve_proxies(draft: Draft, index: int, entry: ExternalSection) -> tuple[Network, ...]:
+    """The proxies that are believed, where there is something to believe."""
+    trusted = tuple(entry.trusted_proxies)
+    if entry.proxy_protocol and not trusted:
+        draft.wrong(
+            draft.path("external", index, "proxy_protocol"),
+            "needs trusted_proxies: whoever may send a PROXY header says who he is",
+        )
+    if trusted and not entry.proxy_protocol and entry.listen.scheme in ("tcp", "tls"):
+        draft.wrong(
+            draft.path("external", index, "trusted_proxies"),
+            f"can tell a {entry.listen.scheme} port whose a connection is by PROXY headers only:"
+            " add proxy_protocol: true",
+        )
+    return trusted
 
 
 def resolve_tls(draft: Draft, path: KeyPath, scheme: str, entry: ServerTlsSection | None) -> ServerTls | None:
@@ -221,6 +252,7 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 own_limits=own_limits,
                 own_timeouts=own_timeouts,
                 tls=resolve_upstream_tls(draft, path, entry),
+                proxy_protocol=resolve_proxy_header(draft, path, entry),
             )
         )
     if len(out) < len(draft.file.services):
@@ -239,6 +271,13 @@ def resolve_upstream_tls(draft: Draft, path: KeyPath, entry: ServiceSection) -> 
         draft.warn((*here, "verify"), "whoever answers at the upstream's address is believed")
     name = given.server_name or ""
     return resolve_client_tls(draft, here, given.ca, given.cert, given.key, name, given.verify)
+
+
+def resolve_proxy_header(draft: Draft, path: KeyPath, entry: ServiceSection) -> Literal["v1", "v2"] | None:
+    if entry.proxy_protocol is not None and entry.upstream[0].scheme not in ("tcp", "tls"):
+        draft.wrong((*path, "proxy_protocol"), "is for tcp and tls upstreams; http ones get X-Forwarded-For")
+        return None
+    return cast(Literal["v1", "v2"] | None, entry.proxy_protocol)
 
 
 def resolve_client_tls(

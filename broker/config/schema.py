@@ -16,7 +16,7 @@ from pydantic_core import core_schema
 
 from broker.config import values
 from broker.config.certificates import NamePattern, as_rules, parse_fingerprint, parse_san, parse_subject
-from broker.config.model import GIB, MIB, Limits, Listen, Match, PasswordHash, Timeouts, Upstream
+from broker.config.model import GIB, MIB, Limits, Listen, Match, Network, PasswordHash, Timeouts, Upstream
 from broker.config.passwords import parse_password_hash
 from broker.config.proxy import parse_proxy
 from broker.config.tokens import parse_token_hash
@@ -94,6 +94,10 @@ PasswordLine = Annotated[PasswordHash, Written("password hash", parse_password_h
 Fingerprint = Annotated[bytes, Written("sha256:HEX", parse_fingerprint)]
 SubjectPattern = Annotated[tuple[NamePattern, ...], Written("subject pattern", parse_subject)]
 SanPattern = Annotated[NamePattern, Written("name pattern", parse_san)]
+NetworkValue = Annotated[Network, Written("address or network", values.parse_network, values.format_network)]
+Networks = Annotated[list[NetworkValue], BeforeValidator(one_or_more), Field(min_length=1)]
+Flag = Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)]
+ProxyVersion = Annotated[str, Written("v1 or v2", values.parse_choice("v1", "v2"))]
 UpstreamUrl = Annotated[Upstream, Written("upstream URL", values.parse_upstream)]
 
 
@@ -149,22 +153,28 @@ class ServerTlsSection(Section):
 
 
 class ExternalSection(Section):
-    LATER = frozenset({"auth", "allow", "deny", "trusted_proxies"})
+    LATER = frozenset({"auth"})
 
     name: Name | None = None
     listen: Annotated[values.ExternalListen, Written("URL", values.parse_external)]
     registration: Name | None = None
     tls: ServerTlsSection | None = None
+    allow: Networks = []
+    deny: Networks = []
+    trusted_proxies: Networks = []
+    proxy_protocol: Flag = False
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 
 
 class RegistrationSection(Section):
-    LATER = frozenset({"allow", "deny", "trusted_proxies"})
+    LATER = frozenset({"trusted_proxies"})
 
     name: Name | None = None
     listen: Annotated[Listen, Written("URL", values.parse_registration)]
     tls: ServerTlsSection | None = None
+    allow: Networks = []
+    deny: Networks = []
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 
@@ -213,6 +223,7 @@ class ServiceSection(Section):
     name: Name | None = None
     upstream: Annotated[list[UpstreamUrl], BeforeValidator(one_or_more), Field(min_length=1)]
     tls: UpstreamTlsSection = UpstreamTlsSection()
+    proxy_protocol: ProxyVersion | None = None
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 
@@ -244,6 +255,8 @@ class AdminSection(Section):
     LATER = frozenset({"tls", "auth"})
 
     listen: Annotated[Listen, Written("URL", values.parse_admin)]
+    allow: Networks = []
+    deny: Networks = []
 
 
 class TcpSection(Section):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from broker.config.model import Listen, Match, Upstream
+from broker.config.model import Listen, Match, Network, Upstream
 
 NOT_YET = "is not available in this version"
 
@@ -33,6 +33,7 @@ PLAIN_IN_PATH = "/!$&'()*+,:=@~"
 PATH_CHARACTERS = re.compile(r"(?:[!$&'()+,\-./0-9:;=@A-Z_a-z~]|%[0-9A-Fa-f]{2})*")
 SEVERAL_READINGS = re.compile(r";|%(?:2f|5c|3b|0.|1.|7f)", re.IGNORECASE)
 SEGMENT_SIZE = 255
+MAPPED_BITS = 96  # of IPv6 addresses that stand for IPv4 ones (RFC 4291, 2.5.5.2)
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "tls": 443}
 SOCKET_PATH_SIZE = 107
@@ -193,6 +194,34 @@ def parse_ipv6(value: str) -> str:
         return str(ipaddress.IPv6Address(value[1:-1]))
     except ValueError:
         raise ValueError(f"{value} is not an IPv6 address") from None
+
+
+def parse_network(value: object) -> Network:
+    """An address, or a network as ADDRESS/BITS. IPv4 in IPv6 clothes (::ffff:10.0.0.0/104) is IPv4."""
+    given = text(value)
+    try:
+        network = ipaddress.ip_network(given)
+    except ValueError:
+        raise ValueError(explain_network(given)) from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - MAPPED_BITS))
+
+
+def explain_network(given: str) -> str:
+    try:
+        meant = ipaddress.ip_network(given, strict=False)
+    except ValueError:
+        return (
+            f"must be an address or a network such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, not {given!r}"
+        )
+    return f"{given} has bits set behind its prefix; did you mean {meant}?"
+
+
+def format_network(value: Network) -> str:
+    whole = value.prefixlen == value.max_prefixlen
+    return str(value.network_address if whole else value)
 
 
 # --- URLs --------------------------------------------------------------------------

@@ -176,6 +176,8 @@ class Node:
         if config is not None and sockets is not None and self.admin is None:
             self.admin = AdminPort(config, sockets, self)
             await self.admin.start()
+        elif config is not None and self.admin is not None:
+            self.admin.configure(config)
         for port in self._ports():
             if id(port) not in before:
                 self._announce(port)

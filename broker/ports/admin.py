@@ -20,6 +20,7 @@ from aiohttp import web
 from broker.config import model
 from broker.errors import BrokerError, ConfigError
 from broker.ports.sockets import bound_url
+from broker.services.compiled import admission_of
 
 MAX_BODY = 4096
 # Probes send all kinds of Host, and these two tell nothing.
@@ -49,12 +50,18 @@ class AdminPort:
         self.config = config
         self.url = bound_url(config, sockets[0])
         self._sockets = sockets
+        self._admission = admission_of(config.addresses)
         self._controls = controls
         self._names = {"localhost", config.host, socket.gethostname().lower()}
         self._runner: web.AppRunner | None = None
 
     def uses(self, sockets: list[socket.socket]) -> bool:
         return self._sockets is sockets
+
+    def configure(self, config: model.Admin) -> None:
+        """What can change while it runs; the socket is the same."""
+        self.config = config
+        self._admission = admission_of(config.addresses)
 
     async def start(self) -> None:
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
@@ -81,6 +88,8 @@ class AdminPort:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not self._admits(request):
+            return _problem(403, "forbidden", "This address is not allowed at the admin port.")
         problem = self._foreign(request) if request.path not in OPEN_TO_ALL else None
         if problem is not None:
             return _problem(403, "forbidden", problem)
@@ -96,6 +105,9 @@ class AdminPort:
                 if name == "Allow":
                     answer.headers[name] = value
             return answer
+
+    def _admits(self, request: web.Request) -> bool:
+        return self._admission is None or (request.remote or "") in self._admission
 
     def _foreign(self, request: web.Request) -> str | None:
         """Why this request is not from somebody who means this port; None where it is."""

@@ -13,7 +13,7 @@ from _fastpath.route import RouteTable
 from broker.config import model
 from broker.ports.certificates import contexts_of
 from broker.ports.sockets import bound_url
-from broker.services.compiled import settings_of
+from broker.services.compiled import admission_of, networks_of, settings_of
 from broker.services.local import LocalServices
 
 VIA = "broker"  # our pseudonym in Via (RFC 9110, 7.6.3)
@@ -39,6 +39,7 @@ class ExternalPort:
         self._tls = contexts_of(config)
         self._sockets = sockets
         self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
+        self._set_addresses()
 
     def _listen(self, sock: socket.socket, reactor: Reactor, log: AccessLog | None) -> Listener:
         fd = os.dup(sock.fileno())
@@ -80,7 +81,14 @@ class ExternalPort:
         if self._tls is not None:
             for listener in self._listeners:
                 listener.set_tls(self._tls)
+        self._set_addresses()
         self.set_delegated(delegated)
+
+    def _set_addresses(self) -> None:
+        admission = admission_of(self.config.addresses)
+        trusted = networks_of(self.config.trusted_proxies)
+        for listener in self._listeners:
+            listener.set_addresses(admission, trusted, self.config.proxy_protocol)
 
     def set_delegated(self, table: RouteTable) -> None:
         self._delegated = table

@@ -23,6 +23,7 @@ from broker.config import model
 from broker.observe.limited import Limiter
 from broker.ports.certificates import contexts_of
 from broker.ports.sockets import bound_url
+from broker.services.compiled import admission_of
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.dialler import address_text
 from broker.tunnel.handshake import (
@@ -41,6 +42,7 @@ log = logging.getLogger("broker.ports")
 
 MAX_LOGINS = 1024  # connections that have not logged in yet, of one port
 MAX_LOGINS_PER_ADDRESS = 256
+MAX_TOLD = 512  # with more logins under way, addresses that are not allowed are not told why
 ACCEPT_BATCH = 64
 PAUSE_S = 0.2  # out of descriptors: look again then
 LINGER_S = 1.0  # for the peer to read why it was refused
@@ -50,6 +52,8 @@ TLS_HANDSHAKE = 22  # the first byte of a TLS connection (RFC 8446, 5.1)
 SPREAD_PER_TUNNEL_MS = 2
 SPREAD_MS = (250, 5000)
 NO_ROUTES = RouteTable([])  # agents open no streams
+CODE_FORBIDDEN = 8  # end.pxd
+NOT_ALLOWED = Refusal(403, "forbidden", "This address is not allowed at this registration port.")
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -106,6 +110,7 @@ class RegistrationPort:
         self.config = config
         self.url = bound_url(config, sockets[0])
         self._contexts = contexts_of(config)
+        self._admission = admission_of(config.addresses)
         self.registry = registry
         self.settings = settings
         self.accepted = 0
@@ -136,6 +141,11 @@ class RegistrationPort:
         self.config = config
         self._contexts = contexts_of(config)
         self.settings = settings
+        self._admission = admission_of(config.addresses)
+        for member in self.registry.members():
+            host = member.address.rpartition(":")[0].strip("[]")
+            if not self._admits(host):
+                member.link.close(CODE_FORBIDDEN, "this address is not allowed at the registration port")
 
     # --- accepting ------------------------------------------------------------------------------
 
@@ -176,7 +186,27 @@ class RegistrationPort:
                     return
                 continue
             sock.setblocking(False)
-            self._begin(Login(sock, address))
+            login = Login(sock, address)
+            if self._admits(login.host):
+                self._begin(login)
+            else:
+                self._deny(login)
+
+    def _admits(self, host: str) -> bool:
+        return self._admission is None or host in self._admission
+
+    def _deny(self, login: Login) -> None:
+        """Told why where that would be understood, unless it takes a place from those that may log in."""
+        if self._contexts is None and len(self._logins) < MAX_TOLD:
+            self._begin(login)
+            self._refuse(login, NOT_ALLOWED)
+            return
+        self.refusals[NOT_ALLOWED.code] += 1
+        self._warn(
+            (login.host, NOT_ALLOWED.code),
+            f"registration port {self.name} closed a connection from {login.address}: not an allowed address",
+        )
+        login.sock.close()
 
     def _begin(self, login: Login) -> None:
         self.accepted += 1

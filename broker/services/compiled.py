@@ -1,9 +1,12 @@
-"""From the configuration's numbers to the core's snapshot of them."""
+"""From the configuration's numbers and networks to the core's snapshots of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from _fastpath.networks import Admission, Networks
 from _fastpath.settings import Settings
-from broker.config.model import Limits, Timeouts
+from broker.config.model import Addresses, Limits, Network, Timeouts
 
 
 def settings_of(limits: Limits, timeouts: Timeouts) -> Settings:
@@ -22,3 +25,14 @@ def settings_of(limits: Limits, timeouts: Timeouts) -> Settings:
         total_timeout=timeouts.total,
         agent_wait=timeouts.agent_wait,
     )
+
+
+def networks_of(networks: Sequence[Network]) -> Networks | None:
+    return Networks(networks) if networks else None
+
+
+def admission_of(addresses: Addresses) -> Admission | None:
+    """None where everybody may connect."""
+    if not (addresses.allow or addresses.deny):
+        return None
+    return Admission(networks_of(addresses.allow), networks_of(addresses.deny))

@@ -28,6 +28,10 @@ def at_port(services: Iterable[Service], port: ExternalPort) -> list[Placed]:
     return [Placed(service, service.limits_at(port), service.timeouts_at(port)) for service in services]
 
 
+def proxy_version(service: Service) -> int:
+    return int(service.proxy_protocol[1:]) if service.proxy_protocol else 0
+
+
 def at_agent(services: Iterable[Service]) -> list[Placed]:
     return [Placed(service, service.limits, service.timeouts) for service in services]
 
@@ -70,11 +74,13 @@ class LocalServices:
             del before[service.match]
             known[1].set_settings(settings)
             known[1].set_tls(contexts)
+            known[1].set_proxy_protocol(proxy_version(service))
             if known[0].tls != service.tls:
                 known[1].drop_idle()  # they were made under other rules
             return known[1]
         target = Target(self._reactor, str(service.match), service.kind, settings)
         target.set_tls(contexts)
+        target.set_proxy_protocol(proxy_version(service))
         self._resolver.add(target, service.upstreams)
         return target
 

@@ -220,7 +220,7 @@ def test_every_wrong_flag_is_told(written) -> None:
         "--external http://x?: must end before '?'",
         "--external http://y?name=a&name=b: must end before '?'",
         "--registration 127.0.0.1:7000: must be a URL such as",
-        "--registration http://0.0.0.0:6?colour=blue: colour: is not a known key; known here: limits, listen",
+        "--registration http://0.0.0.0:6?colour=blue: colour: is not a known key; known here: allow, deny,",
         "--registration http://0.0.0.0:6?colour=blue: 0.0.0.0 is not a loopback address",
         "--service a.example.com=http://127.0.0.1:3: match: 'a.example.com/' is served already, by",
         "--service x=y: must be an upstream such as",

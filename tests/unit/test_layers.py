@@ -31,9 +31,9 @@ ENTRY, VERSION = "__main__", "__init__"
 
 # From the bottom up; a module uses its own level and those below. Up to "http", nothing knows a descriptor.
 LEVELS = {
-    "bytes": {"memory", "wire"},
+    "bytes": {"memory", "wire", "address", "networks", "proxy"},
     "ends": {"end"},
-    "session": {"frame", "window", "slots", "output", "stream", "audit", "session", "events"},
+    "session": {"meta", "frame", "window", "slots", "output", "stream", "audit", "session", "events"},
     "http": {"grammar", "rules", "chunked", "http1", "forward", "reading", "route", "hello"},
     "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {

@@ -1,0 +1,6 @@
+def read_proxy(
+    data: bytes | bytearray | memoryview,
+) -> tuple[int, bytes | None, int, bytes | None, int] | None: ...
+def make_proxy(
+    version: int, source: bytes | None, source_port: int, target: bytes | None, target_port: int
+) -> bytes: ...
