@@ -96,15 +96,15 @@ cdef class Listener(Port):
         """Write access records to `log` from now on; None: to nobody."""
         self.log = log
 
-    def stop(self) -> None:
-        """Accept no more than what has connected already.
+    def stop(self, bint backlog=True) -> None:
+        """Accept no more than what has connected already; without `backlog`, nothing: another process accepts it.
 
         Connections end after their current response, idle ones after a short grace.
         """
         cdef PyObject* item
         cdef Connection connection
         cdef int batches = 0
-        if self.fd >= 0 and not self.paused:
+        if backlog and self.fd >= 0 and not self.paused:
             # What waits in the backlog would be reset.
             self.readable = True
             while self.readable and not self.paused and batches < STOP_BATCHES:

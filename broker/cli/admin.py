@@ -13,9 +13,9 @@ TIMEOUT = 10.0
 MAX_ANSWER = 64 << 20
 
 
-def ask(url: str, method: str, path: str) -> dict[str, Any]:
+def ask(url: str, method: str, path: str, timeout_s: float = TIMEOUT) -> dict[str, Any]:
     """The JSON answer. AdminError where there is none, or a refusal."""
-    connection = http.client.HTTPConnection(*place(url), timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(*place(url), timeout=timeout_s)
     try:
         connection.request(method, path, headers={"Accept": "application/json", "Broker-Admin": "1"})
         response = connection.getresponse()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from typing import Any
 
 import click
@@ -12,7 +13,19 @@ from broker import __version__
 from broker.errors import BrokerError, ConfigError
 
 # Every command is the object of its own name in the module of that name.
-COMMANDS = ("serve", "connect", "check", "status", "reload", "drain", "stop", "token", "demo", "bench")
+COMMANDS = (
+    "serve",
+    "connect",
+    "check",
+    "status",
+    "reload",
+    "upgrade",
+    "drain",
+    "stop",
+    "token",
+    "demo",
+    "bench",
+)
 
 
 class Commands(click.Group):
@@ -30,9 +43,18 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokerError as error:
+            _tell_predecessor(error)
             # A configuration's problems begin with their place, as a compiler's do.
             click.echo(str(error) if isinstance(error, ConfigError) else f"broker: {error}", err=True)
             ctx.exit(error.exit_code)
+
+
+def _tell_predecessor(error: BrokerError) -> None:
+    """Where this process was to take over from another one, that one wants to know why it does not."""
+    if "BROKER_HANDOVER" in os.environ:
+        from broker.node.handover import report_failure
+
+        report_failure(str(error))
 
 
 @click.group(

@@ -21,10 +21,12 @@ from _fastpath.answers import set_answers
 from _fastpath.reactor import Reactor
 from broker import config as configuration
 from broker.config.model import Config
-from broker.errors import ANSWERS, BrokerError
-from broker.node.notify import notify
+from broker.errors import ANSWERS, BrokerError, RunError
+from broker.node import systemd
+from broker.node.handover import Predecessor, hand_over
 from broker.node.parts import Parts, Plan
 from broker.node.status import node_status
+from broker.node.systemd import notify
 from broker.observe.metrics import Metrics
 from broker.ports.admin import AdminPort
 from broker.tunnel.uplink import node_name
@@ -32,6 +34,7 @@ from broker.tunnel.uplink import node_name
 log = logging.getLogger("broker.node")
 
 FIRST_NAMES_S = 3.0  # start does not wait longer for the names of upstreams
+TUNNEL_S = 10.0  # a successor that dials has a tunnel by then, or is none
 LOOK_S = 0.02  # how often a drain looks whether all is done
 GOODBYE_S = 1.0  # for agents to close tunnels in which nothing runs any more
 # Young objects before a collection: the core's objects are not counted, and nothing in Python is
@@ -42,7 +45,12 @@ GC_THRESHOLDS = (50_000, 50, 100)
 class Node:
     """To be made, and used, inside the running event loop."""
 
-    def __init__(self, config: Config, reread: Callable[[Config], Config] = configuration.reload) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[Config], Config] = configuration.reload,
+        predecessor: Predecessor | None = None,
+    ) -> None:
         self.config = config
         self.name = node_name()
         self.state = "starting"  # starting, serving, draining, stopped
@@ -57,6 +65,9 @@ class Node:
         self._leave = asyncio.Event()  # drain, then end
         self._now = asyncio.Event()  # end without waiting any longer
         self._was_ready = False
+        self._predecessor = predecessor
+        self._watchdog = systemd.Watchdog()
+        self._handed_over = False
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -65,16 +76,46 @@ class Node:
         set_answers(ANSWERS)
         for warning in self.config.warnings:
             log.warning("%s", warning)
+        self._watchdog.start()
         async with self._reloading:
-            plan = self.parts.plan(self.config)
+            plan = await self._first_plan()
             self.reactor.start()
+            if self._predecessor is not None:
+                await self._succeed(self._predecessor, plan)
             await self._commit(plan)
         await self.parts.resolver.first_answers(FIRST_NAMES_S)
         self.state = "serving"
+        if self._predecessor is not None:
+            self._predecessor.serving()
         self._on_change()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+
+    async def _first_plan(self) -> Plan:
+        if self._predecessor is not None:
+            self.parts.inherited = await self._predecessor.inherited()
+        else:
+            self.parts.inherited = systemd.inherited()
+        plan = self.parts.plan(self.config)
+        for rest in self.parts.inherited.close_rest():
+            log.warning("a socket that was passed to this process belongs to no port and is closed: %s", rest)
+        return plan
+
+    async def _succeed(self, predecessor: Predecessor, plan: Plan) -> None:
+        """Agents first: clients stay with the predecessor until they have come."""
+        await self._commit(plan.for_agents_only())
+        self.parts.learn(predecessor.known)
+        if self.parts.uplinks:
+            await self._until(self._any_uplink, time.monotonic() + TUNNEL_S)
+            if not self._any_uplink():
+                raise RunError(f"no tunnel was up within {TUNNEL_S:.0f} s")
+        predecessor.ready()
+        left = asyncio.create_task(self._leave.wait())
+        turn = asyncio.create_task(predecessor.until_asked())
+        await asyncio.wait({left, turn}, return_when=asyncio.FIRST_COMPLETED)
+        left.cancel()
+        turn.cancel()
 
     async def serve(self) -> None:
         """Return when the node is to end: call `shutdown` then."""
@@ -82,10 +123,12 @@ class Node:
 
     async def shutdown(self) -> None:
         self.state = "draining"
-        notify("STOPPING=1")
+        self._watchdog.stop()
+        if not self._handed_over:
+            notify("STOPPING=1")
         deadline = time.monotonic() + self.config.timeouts.drain / 1000
         async with self._reloading:
-            await self.parts.drain("the node is shutting down")
+            await self.parts.drain("the node is shutting down", handed_over=self._handed_over)
         await self._until(lambda: self.parts.connections == 0 and self.parts.parting == 0, deadline)
         self.parts.say_goodbye("the node is shutting down")
         await self._until(lambda: self.parts.registered == 0, min(deadline, time.monotonic() + GOODBYE_S))
@@ -102,6 +145,7 @@ class Node:
         if self.state == "stopped":
             return
         self.state = "stopped"
+        self._watchdog.stop()
         try:
             await self.parts.close("the node is shutting down")
             if self.admin is not None:
@@ -139,6 +183,26 @@ class Node:
             except TimeoutError:
                 continue
 
+    async def upgrade(self) -> int:
+        """Let a new process, of the program as it is on disk now, take over; its process id.
+
+        Raises BrokerError, and then nothing has changed.
+        """
+        async with self._reloading:
+            if self.leaving or self.state != "serving":
+                raise BrokerError(f"the node is {'draining' if self.leaving else self.state}")
+            try:
+                pid = await hand_over(self.parts)
+            except BrokerError as error:
+                log.error("upgrade failed, nothing has changed: %s", error)
+                raise
+            self._handed_over = True
+            if self.admin is not None:
+                self._close_later(self.admin)
+                self.admin = None
+        self.drain(f"process {pid} has taken over")
+        return pid
+
     # --- reload ---------------------------------------------------------------------------------
 
     async def reload(self) -> None:
@@ -146,7 +210,7 @@ class Node:
         async with self._reloading:
             if self.leaving:
                 raise BrokerError("the node is shutting down")
-            notify("RELOADING=1")
+            systemd.notify_reloading()
             try:
                 config = self._reread(self.config)
                 plan = self.parts.plan(config)
@@ -171,8 +235,7 @@ class Node:
         sockets = self.parts.sockets(config, "the admin port") if config is not None else None
         if admin is not None and (sockets is None or not admin.uses(sockets)):
             self.admin = None
-            # From a task of its own: the request that asked for the reload may have come through it.
-            asyncio.get_running_loop().create_task(admin.close(), name="close the admin port")
+            self._close_later(admin)
         if config is not None and sockets is not None and self.admin is None:
             self.admin = AdminPort(config, sockets, self)
             await self.admin.start()
@@ -181,6 +244,10 @@ class Node:
         for port in self._ports():
             if id(port) not in before:
                 self._announce(port)
+
+    def _close_later(self, admin: AdminPort) -> None:
+        """From a task of its own: the request that asked for the change may have come through it."""
+        asyncio.get_running_loop().create_task(admin.close(), name="close the admin port")
 
     def _ports(self) -> list[Any]:
         ports = [*self.parts.external.values(), *self.parts.registration.values()]
@@ -200,10 +267,12 @@ class Node:
             return [f"the node is {self.state}"]
         if self.leaving:
             return ["the node is draining"]
-        uplinks = self.parts.uplinks.values()
-        if uplinks and not any(uplink.ready for uplink in uplinks):
+        if self.parts.uplinks and not self._any_uplink():
             return ["no tunnel is up"]
         return []
+
+    def _any_uplink(self) -> bool:
+        return any(uplink.ready for uplink in self.parts.uplinks.values())
 
     def status(self) -> dict[str, Any]:
         return node_status(self)
@@ -213,6 +282,8 @@ class Node:
 
     def _on_change(self) -> None:
         """A tunnel came or went, or the state changed: tell the service manager once it is worth it."""
+        if self._predecessor is not None:
+            self._predecessor.joined(self.parts.member_keys())
         ready = not self.not_ready()
         if ready and not self._was_ready:
             log.info("ready", extra={"fields": {"event": "ready"}})

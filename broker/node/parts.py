@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from _fastpath.memory import set_memory_limit
 from _fastpath.reactor import Reactor
@@ -19,12 +19,14 @@ from _fastpath.socket import set_congestion
 from broker.config import model
 from broker.config.model import Config, Listen
 from broker.identity.users import Users
+from broker.node.handover import TELL_PAUSE_S, Key, Known
 from broker.ports.external import ExternalPort
 from broker.ports.registration import LoginSettings, RegistrationPort
-from broker.ports.sockets import bind, close_all
+from broker.ports.sockets import Inherited, bind, close_all
 from broker.services.local import LocalServices, at_agent, at_port
 from broker.services.resolver import Resolver
 from broker.tunnel.directory import Directory
+from broker.tunnel.messages import pack_service, parse_service
 from broker.tunnel.registry import Registry
 from broker.tunnel.uplink import Agent, TunnelSettings, Uplink
 
@@ -50,6 +52,10 @@ class Plan:
     def drop(self) -> None:
         close_all(self.fresh)
 
+    def for_agents_only(self) -> Plan:
+        """The same without what clients see: the first half of a take-over."""
+        return replace(self, config=replace(self.config, external=(), admin=None), fresh=[])
+
 
 def socket_key(listen: Listen, what: str) -> SocketKey:
     """Ports of one address share their sockets over a reload; port 0 is another one for everybody."""
@@ -73,11 +79,13 @@ class Parts:
         self.agent_services: dict[str, LocalServices] = {}  # by the URL that they are announced at
         self.resolver = Resolver()
         self.users = Users()
+        self.inherited = Inherited()
         self._reactor = reactor
         self._node = node
         self._on_change = on_change
         self.agent = Agent.of_this_process()
         self._sockets: dict[SocketKey, list[socket.socket]] = {}
+        self._listens: list[tuple[Listen, str]] = []
         self._retired: set[ExternalPort] = set()
         self._retired_registries: set[Registry] = set()
         self._retired_uplinks: set[Uplink] = set()
@@ -92,7 +100,7 @@ class Parts:
                 key = socket_key(listen, what)
                 sockets = self._sockets.get(key)
                 if sockets is None:
-                    sockets = bind(listen, what)
+                    sockets = bind(listen, what, self.inherited)
                     plan.fresh.extend(sockets)
                 plan.sockets[key] = sockets
         except BaseException:
@@ -103,6 +111,7 @@ class Parts:
     async def commit(self, plan: Plan) -> None:
         config = plan.config
         before, self._sockets = self._sockets, plan.sockets
+        self._listens = ports_of(config)
         set_memory_limit(config.limits.memory)
         set_congestion(config.congestion)
         self.users = Users(config.users)
@@ -112,6 +121,12 @@ class Parts:
         for key, sockets in before.items():
             if key not in plan.sockets:
                 close_all(sockets)
+
+    def listening(self) -> list[tuple[str, socket.socket]]:
+        """All listening sockets, with what they are for."""
+        return [
+            (what, sock) for listen, what in self._listens for sock in self._sockets[socket_key(listen, what)]
+        ]
 
     def sockets(self, listen: Listen, what: str) -> list[socket.socket]:
         return self._sockets[socket_key(listen, what)]
@@ -247,14 +262,57 @@ class Parts:
 
         asyncio.get_running_loop().call_later(drain_s, end)
 
+    # --- handing over (handover.py) -------------------------------------------------------------
+
+    async def known(self) -> list[Known]:
+        """Every service of agents, those included whose agents are away."""
+        return [
+            (name, pack_service(service), entry.owner)
+            for name, registry in self.registries.items()
+            for service, entry in registry.directory.entries()
+        ]
+
+    def learn(self, known: Iterable[Known]) -> None:
+        """Services of a predecessor: until their agents come, requests wait for them."""
+        for name, service, owner in known:
+            registry = self.registries.get(name)
+            if registry is not None:
+                registry.directory.know(parse_service(service), owner)
+        for registry in self.registries.values():
+            registry.directory.publish()
+
+    def member_keys(self) -> list[Key]:
+        return [
+            (name, *member.key) for name, registry in self.registries.items() for member in registry.members()
+        ]
+
+    def hold_logins(self) -> None:
+        for port in self.registration.values():
+            port.hold()
+
+    def resume_logins(self) -> None:
+        for port in self.registration.values():
+            port.resume()
+
+    async def redial(self) -> set[Key]:
+        """Ask every agent to dial once more; those that were asked."""
+        asked: set[Key] = set()
+        for name, registry in self.registries.items():
+            for member in registry.members():
+                if not member.link.draining:
+                    registry.ask_to_redial(member)
+                    asked.add((name, *member.key))
+                    await asyncio.sleep(TELL_PAUSE_S)
+        return asked
+
     # --- the end --------------------------------------------------------------------------------
 
-    async def drain(self, reason: str) -> None:
-        """Take nothing new; what runs goes on."""
+    async def drain(self, reason: str, *, handed_over: bool = False) -> None:
+        """Take nothing new; what runs goes on. `handed_over`: another process accepts what waits."""
         for port in self.registration.values():
             port.stop()
         for external in self.external.values():
-            external.stop()
+            external.stop(backlog=not handed_over)
         for uplink in self.uplinks.values():
             await uplink.drain(reason)
         for sockets in self._sockets.values():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 
 import uvloop
 
 from broker.config.model import Config
 from broker.errors import EXIT_DONE, EXIT_FAILED, BrokerError
+from broker.node.handover import Predecessor
 from broker.node.node import Node
 from broker.observe import logs
 
@@ -24,7 +26,8 @@ def run(config: Config) -> int:
 
 
 async def run_node(config: Config) -> int:
-    node = Node(config)
+    predecessor = Predecessor.from_environment()
+    node = Node(config, predecessor=predecessor)
     try:
         handle_signals(node)
         await node.start()
@@ -32,6 +35,8 @@ async def run_node(config: Config) -> int:
         await node.shutdown()
     except BrokerError as error:
         log.error("%s", error)
+        if predecessor is not None:
+            predecessor.fail(str(error))
         return error.exit_code
     except Exception:
         log.exception("the node failed; this is a mistake in the program")
@@ -42,7 +47,7 @@ async def run_node(config: Config) -> int:
 
 
 def handle_signals(node: Node) -> None:
-    """SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads."""
+    """SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR2 hands over."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -52,19 +57,20 @@ def handle_signals(node: Node) -> None:
         else:
             node.drain(name)
 
-    async def reload() -> None:
+    async def attempt(what: str, act: Callable[[], Awaitable[object]]) -> None:
         try:
-            await node.reload()
+            await act()
         except BrokerError:
             return  # the node has said why
         except Exception:
-            log.exception("reload failed")
+            log.exception("%s failed", what)
 
-    def on_hangup() -> None:
-        task = loop.create_task(reload(), name="reload")
+    def begin(what: str, act: Callable[[], Awaitable[object]]) -> None:
+        task = loop.create_task(attempt(what, act), name=what)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number.name)
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    loop.add_signal_handler(signal.SIGHUP, begin, "reload", node.reload)
+    loop.add_signal_handler(signal.SIGUSR2, begin, "upgrade", node.upgrade)

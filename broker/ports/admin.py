@@ -39,6 +39,7 @@ class Controls(Protocol):
     def not_ready(self) -> list[str]: ...
     def metrics(self) -> tuple[bytes, str]: ...
     async def reload(self) -> None: ...
+    async def upgrade(self) -> int: ...
     def drain(self, why: str) -> None: ...
     def stop(self, why: str) -> None: ...
 
@@ -70,6 +71,7 @@ class AdminPort:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/status", self._status)
         app.router.add_post("/reload", self._reload)
+        app.router.add_post("/upgrade", self._upgrade)
         app.router.add_post("/drain", self._drain)
         app.router.add_post("/stop", self._stop)
         app.on_response_prepare.append(_prepare)
@@ -158,6 +160,13 @@ class AdminPort:
         except BrokerError as error:
             return _problem(409, error.code, f"{error}; nothing was changed.")
         return web.json_response({"done": "reload"})
+
+    async def _upgrade(self, _request: web.Request) -> web.Response:
+        try:
+            pid = await self._controls.upgrade()
+        except BrokerError as error:
+            return _problem(409, error.code, f"{error}; this one goes on.")
+        return web.json_response({"done": "upgrade", "pid": pid})
 
     async def _drain(self, _request: web.Request) -> web.Response:
         self._controls.drain("asked for at the admin port")

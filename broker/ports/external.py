@@ -95,10 +95,10 @@ class ExternalPort:
         for listener in self._listeners:
             listener.swap(self.services.table, table, self._settings)
 
-    def stop(self) -> None:
-        """Accept no more; connections end after what they are doing."""
+    def stop(self, *, backlog: bool = True) -> None:
+        """Accept no more; connections end after what they are doing. `backlog`: but for what waits there."""
         for listener in self._listeners:
-            listener.stop()
+            listener.stop(backlog)
 
     def abort(self) -> None:
         for listener in self._listeners:

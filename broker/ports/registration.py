@@ -124,6 +124,7 @@ class RegistrationPort:
         self._limiter = Limiter()
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
+        self._held = False
         self._resume()
 
     @property
@@ -160,8 +161,20 @@ class RegistrationPort:
         for login in list(self._logins):
             self._drop(login)
 
+    def hold(self) -> None:
+        """Accept no more until `resume`; logins that have begun go on."""
+        self._held = True
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+
+    def resume(self) -> None:
+        self._held = False
+        self._resume()
+
     def _resume(self) -> None:
         self._paused = None
+        if self._held:
+            return
         for sock in self._sockets:
             self._loop.add_reader(sock, self._accept_some, sock)
 

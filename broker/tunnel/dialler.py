@@ -92,6 +92,7 @@ class Dialler:
         self._owner = owner
         self._backoff = backoff or Backoff()
         self._up_at = 0.0
+        self._at_once = False
         self._over: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -125,6 +126,12 @@ class Dialler:
         if tunnel is self.tunnel:
             self._fall("the DMZ node is going away")
 
+    def on_redial(self, tunnel: Tunnel) -> None:
+        """Another process takes over there: dial it at once. This tunnel is somebody else's to end."""
+        if tunnel is self.tunnel:
+            self._at_once = True
+            self._fall("the DMZ node hands over to another process")
+
     def on_close(self, tunnel: Tunnel, code: int, reason: str) -> None:
         if tunnel is self.tunnel:
             self._fall(printable(reason) or f"closed with code {code}")
@@ -151,6 +158,10 @@ class Dialler:
         """Seconds to wait before the next try."""
         assert self._over is not None and self.acceptance is not None
         await self._over
+        if self._at_once:
+            self._at_once = False
+            log.info("tunnel %d to %s is dialled anew: %s", self.index, self._owner.url, self.reason)
+            return 0.0
         lived = asyncio.get_running_loop().time() - self._up_at
         log.warning(
             "tunnel %d to %s is over after %.0f s: %s", self.index, self._owner.url, lived, self.reason

@@ -76,6 +76,13 @@ class Directory:
             entry.tunnels.add(tunnel)
             entry.group.add(tunnel)
 
+    def know(self, service: Match, owner: str) -> None:
+        """The service is known from before; its agents are away, and requests wait for them."""
+        if service not in self._entries and len(self._away) < MAX_AWAY:
+            self._entries[service] = Entry(Group(self._reactor, str(service)), owner)
+            self._away[service] = None
+            self._changed = True
+
     def withdraw(self, service: Match, tunnel: Tunnel) -> None:
         """The agent is there, but has the service no more: where it was the last, nothing is waited for."""
         if not self._detach(service, tunnel):

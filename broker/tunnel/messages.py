@@ -48,7 +48,12 @@ class Refused:
     services: tuple[RefusedService, ...]
 
 
-Control: TypeAlias = Announce | Refused
+@dataclass(frozen=True, slots=True)
+class Redial:
+    """DMZ node to agent: another process takes over here; dial once more, and keep this tunnel meanwhile."""
+
+
+Control: TypeAlias = Announce | Refused | Redial
 
 
 # --- msgpack, decoded under limits --------------------------------------------------------------
@@ -126,10 +131,10 @@ def parse_services(value: Any) -> tuple[Match, ...]:
         raise ValueError("'services' must be a list")
     if len(value) > MAX_SERVICES:
         raise ValueError(f"more than {MAX_SERVICES} services")
-    return tuple(dict.fromkeys(_parse_service(item) for item in value))
+    return tuple(dict.fromkeys(parse_service(item) for item in value))
 
 
-def _parse_service(item: Any) -> Match:
+def parse_service(item: Any) -> Match:
     if not isinstance(item, dict):
         raise ValueError("a service must be a map")
     given = [key for key in _KEYS if key in item]
@@ -160,6 +165,10 @@ def refused_bytes(refused: Iterable[tuple[Match, str, str]]) -> bytes:
     return pack({"type": "refused", "services": items})
 
 
+def redial_bytes() -> bytes:
+    return pack({"type": "redial"})
+
+
 def read_control(payload: bytes) -> Control | None:
     """The message; None for a type that this version does not know."""
     if len(payload) > MAX_CONTROL:
@@ -170,6 +179,8 @@ def read_control(payload: bytes) -> Control | None:
         return Announce(parse_services(message.get("services")))
     if kind == "refused":
         return Refused(_parse_refused(message.get("services")))
+    if kind == "redial":
+        return Redial()
     if not isinstance(kind, str):
         raise ValueError("'type' must be a text")
     return None

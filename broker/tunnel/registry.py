@@ -22,7 +22,14 @@ from broker.identity.users import Principal, Users
 from broker.tunnel.directory import Directory
 from broker.tunnel.handshake import Refusal, Registration
 from broker.tunnel.links import close_when_idle, tell
-from broker.tunnel.messages import MAX_SENTENCE, Announce, printable, read_control, refused_bytes
+from broker.tunnel.messages import (
+    MAX_SENTENCE,
+    Announce,
+    printable,
+    read_control,
+    redial_bytes,
+    refused_bytes,
+)
 
 log = logging.getLogger("broker.tunnel")
 
@@ -259,6 +266,11 @@ class Registry:
 
     def members(self) -> list[Member]:
         return [*self._members.values(), *self._superseded]
+
+    def ask_to_redial(self, member: Member) -> None:
+        """The agent is to dial once more, where another process listens now; its tunnel here stays."""
+        if self._members.get(member.key) is member:
+            tell(member.link, redial_bytes())
 
     def goaway(self, reason: str) -> None:
         """Tell every agent that no new streams come from here."""

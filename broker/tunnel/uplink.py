@@ -17,7 +17,7 @@ from broker.tls.client import ClientContext
 from broker.tunnel.dialler import Dialler, Link
 from broker.tunnel.handshake import Registration, is_agent_name
 from broker.tunnel.links import close_when_idle, tell
-from broker.tunnel.messages import Refused, RefusedService, announce_bytes, read_control
+from broker.tunnel.messages import Control, Redial, Refused, RefusedService, announce_bytes, read_control
 
 log = logging.getLogger("broker.tunnel")
 
@@ -101,7 +101,7 @@ class Uplink:
         services = _announced(connect)
         changed = services != self._services
         self._services = services
-        for tunnel in self.tunnels():
+        for tunnel in [*self.tunnels(), *self._parting]:
             tunnel.swap(routes)
             if changed:
                 tell(tunnel, announce_bytes(services))
@@ -118,6 +118,9 @@ class Uplink:
         for dialler in self.diallers:
             await self._part(dialler, reason)
         self.diallers.clear()
+        for tunnel in self._parting:
+            if not tunnel.draining:
+                tunnel.goaway(0, reason)
 
     async def stop(self) -> None:
         await self.drain("the agent stops")
@@ -138,11 +141,14 @@ class Uplink:
 
     @property
     def ready(self) -> bool:
-        return any(dialler.state == "up" for dialler in self.diallers)
+        # While a DMZ node hands over to another process, the tunnels to the old one serve.
+        return any(dialler.state == "up" for dialler in self.diallers) or any(
+            not tunnel.draining for tunnel in self._parting
+        )
 
     @property
     def parting(self) -> set[Tunnel]:
-        """Tunnels that take no new streams and are not closed yet."""
+        """Tunnels that no dialler has any more: they serve until they are idle, or the peer ends them."""
         return self._parting
 
     def tunnels(self) -> list[Tunnel]:
@@ -180,11 +186,13 @@ class Uplink:
     def make_tunnel(self, dialler: Dialler, link: Link) -> Tunnel:
         budget = REFUSED_BURST
 
-        def on_control(_tunnel: Tunnel, payload: bytes) -> None:
+        def on_control(tunnel: Tunnel, payload: bytes) -> None:
             nonlocal budget
             budget -= 1
-            if budget >= 0:
-                self._on_control(payload)
+            if budget >= 0 and isinstance(self._on_control(payload), Redial) and tunnel not in self._parting:
+                self._parting.add(tunnel)
+                dialler.on_redial(tunnel)
+                self._on_change()
 
         def on_goaway(tunnel: Tunnel) -> None:
             self._parting.add(tunnel)
@@ -231,14 +239,14 @@ class Uplink:
         self._reasons.clear()
         self._on_change()
 
-    def _on_control(self, payload: bytes) -> None:
+    def _on_control(self, payload: bytes) -> Control | None:
         try:
             message = read_control(payload)
         except ValueError as error:
             log.warning("%s sent a control message that makes no sense: %s", self.url, error)
-            return
+            return None
         if not isinstance(message, Refused):
-            return
+            return message
         ours = {str(service) for service in self._services}
         for service in message.services:
             if service.service not in ours:
@@ -252,6 +260,7 @@ class Uplink:
                     service.code,
                 )
             self.refused[service.service] = service
+        return message
 
 
 def context_of(connect: Connect) -> ClientContext | None:

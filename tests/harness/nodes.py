@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.harness.client import RawClient, fetch, fetch_json, host_of, try_fetc
 from tests.harness.message import Response
 from tests.harness.origin import Origin
 from tests.harness.ports import free_port
-from tests.harness.process import Process, broker
+from tests.harness.process import Process, broker, environment
 from tests.harness.waiting import DEADLINE, wait_until
 
 Snippet = dict[str, Any]
@@ -74,6 +75,12 @@ class Node:
         if ready:
             self.wait_ready()
         return self
+
+    def launch(self, program: str) -> None:
+        """Start it by a Python program that executes it in the end."""
+        args = [sys.executable, "-c", program]
+        self.processes.append(Process(args, name=self.name, cwd=self.path.parent, env=environment(self.env)))
+        self.wait_ready()
 
     def ready(self) -> bool:
         response = try_fetch(self.admin, "/readyz", host=host_of(self.admin), timeout=5)
