@@ -84,6 +84,8 @@ cdef class Client(ResponseWriter):
         # with it "Connection: close".
         if self.state == CLIENT_HEAD and self.stash_size == 0:
             self.reactor.arm(self, min(<uint64_t>DRAIN_GRACE_MS, self.settings.idle_timeout))
+        elif self.upgraded:
+            self.on_parting()
 
     cdef void on_ready(self) noexcept:
         cdef int steps = SERVE_STEPS
@@ -99,8 +101,8 @@ cdef class Client(ResponseWriter):
                 self.reactor.arm(self, self.settings.idle_timeout)
             elif self.shaking and not self.broken:
                 return
-        if self.broken:
-            self.gone()
+        if self.broken and (not self.upgraded or self.request_done):
+            self.gone()           # else a read finds out, behind the last bytes
             return
         while self.fd >= 0 and self.serve():
             steps -= 1
@@ -115,7 +117,15 @@ cdef class Client(ResponseWriter):
         if self.state == CLIENT_HEAD:
             return self.read_head()
         if self.state == CLIENT_RUNNING:
-            return not self.request_done and self.pump()
+            if self.request_done:
+                return False
+            if not self.upgraded:
+                return self.pump()
+            if self.pump():
+                return True
+            if self.request_done and self.reply_done and self.fd >= 0:
+                self.finish()
+            return False
         if self.state == CLIENT_JOIN:
             self.join(NULL)
             return True
@@ -194,6 +204,8 @@ cdef class Client(ResponseWriter):
             self.answer(CODE_NO_AGENT, NEVER_SENT)
         elif self.total_deadline_ms and self.reactor.now_ms >= self.total_deadline_ms:
             self.fail(CODE_UPSTREAM_TIMEOUT, MAYBE_SENT)
+        elif self.upgraded:
+            self.cut()
         elif not self.request_done:
             # Who has stalled: the client with its body, or the one that it goes to?
             if self.peer is not None and self.peer.room() == 0:
@@ -209,7 +221,7 @@ cdef class Client(ResponseWriter):
 
     cdef void on_sent(self) noexcept:
         if self.state == CLIENT_RUNNING and self.reply_begun:
-            self.watch(self.settings.idle_timeout if self.out.size > 0 else 0)
+            self.watch(self.patience() if self.out.size > 0 or self.upgraded else 0)
         elif self.state == CLIENT_LINGER and not self.closing:
             self.reactor.arm(self, LINGER_MS if self.out.size == 0 else self.settings.idle_timeout)
         elif self.state == CLIENT_HEAD and self.out.size < OUT_LOW and (self.stash_size > 0 or self.readable):
@@ -277,7 +289,8 @@ cdef class Client(ResponseWriter):
         cdef uint32_t resume = 0
         cdef Head again
         cdef int result
-        if head == NULL:
+        if head == NULL or (head.upgrade and self.upgrade is None):
+            # What is held is what counts: a change of protocol that is not allowed is no more in it.
             again.fields = held_fields
             if scan_request(self.held, self.held_head, &held_limits, &resume, &again, &reason) <= 0:
                 self.answer(CODE_INTERNAL, NEVER_SENT)
@@ -319,6 +332,8 @@ cdef class Client(ResponseWriter):
             self.request_ended()
         else:
             self.watch(self.settings.idle_timeout)
+        if self.upgrade is not None:
+            flags = 0             # more follows after a 101; until then nothing is read
         self.peer.take_head(self.held, self.held_head, self.held + self.held_head, body_size, flags)
 
     cdef void request_ended(self) noexcept:
@@ -332,6 +347,9 @@ cdef class Client(ResponseWriter):
     cdef void finish(self) noexcept:
         cdef End peer = self.peer
         cdef bint unread = not self.request_done
+        if self.upgraded and unread:
+            self.end_writing()    # one direction is over; the other one goes on
+            return
         if self.in_flight:
             self.count_finished()
         if peer is not None:
@@ -358,6 +376,7 @@ cdef class Client(ResponseWriter):
         self.request_left = self.request_seen = self.reply_left = self.reply_seen = 0
         self.unreported = 0
         self.request_done = self.reply_begun = self.reply_done = False
+        self.upgrade = None
         self.delivery = self.earlier = NEVER_SENT
         self.failure = self.status = 0
         self.drop_decoder()

@@ -93,3 +93,5 @@ cdef class End:
     cdef void consumed(self, size_t size) noexcept
     # room() was 0 and is not any more: read again.
     cdef void on_room(self) noexcept
+    # What we are joined to goes away soon: what would run for ever is to be brought to its end.
+    cdef void on_parting(self) noexcept

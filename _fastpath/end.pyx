@@ -39,3 +39,6 @@ cdef class End:
 
     cdef void on_room(self) noexcept:
         pass
+
+    cdef void on_parting(self) noexcept:
+        pass

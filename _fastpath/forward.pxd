@@ -12,7 +12,7 @@
 # Borrowed memory only; nothing is kept.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from _fastpath.http1 cimport Head
+from _fastpath.http1 cimport Head, Span
 
 cdef struct Origin:               # what the node knows about who asks; all borrowed, sizes may be 0
     const unsigned char* address          # text of the client's address, no port: 192.0.2.1, 2001:db8::1
@@ -25,7 +25,7 @@ cdef struct Origin:               # what the node knows about who asks; all borr
     uint32_t extra_size
     uint8_t trust_forwarded               # the peer is a trusted proxy: keep and append its X-Forwarded-* and
                                           # Forwarded; else they are removed and written anew
-    uint8_t upgrade                       # the upgrade is allowed: keep Connection: Upgrade and Upgrade
+    Span upgrade                          # the protocol that may be upgraded to, in the scanned head; size 0: none
 
 # How the connection to a client must end or go on after this response.
 cdef struct Reply:
@@ -42,6 +42,9 @@ cdef struct Reply:
 # The canonical request head from what a client sent.
 cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const Origin* origin,
                               unsigned char* out, size_t capacity) noexcept nogil
+# A canonical request head without the change of protocol that it asks for.
+cdef Py_ssize_t without_upgrade(const unsigned char* data, const Head* head,
+                                unsigned char* out, size_t capacity) noexcept nogil
 # The canonical response head from what an upstream sent.
 cdef Py_ssize_t write_response(const unsigned char* data, const Head* head,
                                unsigned char* out, size_t capacity) noexcept nogil

@@ -197,8 +197,11 @@ cdef uint64_t request_field(Writer* writer, const Origin* origin, uint32_t index
         put_coding(writer, field)
         return bit
     if field.hop:
-        if field.known == FIELD_UPGRADE and origin.upgrade and writer.head.upgrade:
-            put_field(writer, field)
+        if field.known == FIELD_UPGRADE and origin.upgrade.size:
+            part(writer, field.name)
+            text(writer, b": ")
+            part(writer, origin.upgrade)
+            text(writer, b"\r\n")
         return bit
     if bit & NODE_FIELDS or (bit & FORWARDED_FIELDS and not origin.trust_forwarded):
         return 0
@@ -245,7 +248,7 @@ cdef void put_origin(Writer* writer, const Origin* origin, uint64_t have) noexce
         put_via(writer, origin.via, origin.via_size)
     if origin.extra_size:
         put(writer, origin.extra, origin.extra_size)
-    if origin.upgrade and writer.head.upgrade:
+    if origin.upgrade.size:
         text(writer, b"Connection: Upgrade\r\n")
 
 
@@ -271,6 +274,20 @@ cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const
             have |= request_field(&writer, origin, at)
     flush(&writer, head.size - 2, head.size)
     put_origin(&writer, origin, have)
+    return close_writer(&writer, out)
+
+
+cdef Py_ssize_t without_upgrade(const unsigned char* data, const Head* head,
+                                unsigned char* out, size_t capacity) noexcept nogil:
+    cdef Writer writer
+    cdef const Field* field
+    cdef uint32_t at
+    open_writer(&writer, data, head, out, capacity)
+    for at in range(head.field_count):
+        field = &head.fields[at]
+        if field.hop and field.known != FIELD_TRANSFER_ENCODING:
+            flush(&writer, field.name.start, line_stop(head, at))
+    flush(&writer, head.size - 2, head.size)
     return close_writer(&writer, out)
 
 
@@ -426,6 +443,7 @@ def rewrite_request(data: bytes, *, address: bytes = b"", scheme: bytes = b"", v
     cdef Head head
     cdef Origin origin
     cdef Py_ssize_t size
+    cdef uint32_t at
     scan_whole(data, False, 0, &head)
     origin.address = address
     origin.address_size = len(address)
@@ -436,7 +454,10 @@ def rewrite_request(data: bytes, *, address: bytes = b"", scheme: bytes = b"", v
     origin.extra = extra
     origin.extra_size = len(extra)
     origin.trust_forwarded = trust
-    origin.upgrade = upgrade
+    origin.upgrade.start = origin.upgrade.size = 0
+    for at in range(head.field_count):
+        if upgrade and head.upgrade and head.fields[at].known == FIELD_UPGRADE:
+            origin.upgrade = head.fields[at].value
     room = head.size + 1024 + len(address) + len(scheme) + len(via) + len(extra)
     out = bytearray(room if capacity is None else capacity)
     size = write_request(data, &head, &origin, out, len(out))

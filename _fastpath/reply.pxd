@@ -18,9 +18,14 @@ cdef class ReplyReader(Socket):
     cdef uint8_t method_id        # of the request
     cdef uint8_t reply_framing, reply_begun, keep_alive
     cdef uint8_t touched          # bytes of the current response were seen
+    cdef uint8_t interims         # 1xx responses before the current one
+    cdef uint8_t upgraded         # a 101 that was asked for: bytes of any kind go both ways
+    cdef uint8_t read_over        # of those, all were read
+    cdef bytes upgrade            # the protocol that the request asks for; None: none
 
     # hooks
     cdef void reply_complete(self, bint clean) noexcept       # `clean`: nothing came behind it
+    cdef void upgrade_begun(self) noexcept    # the 101 is there, and not passed on yet
     cdef void lost(self) noexcept             # the upstream ended the connection in the middle of it
     cdef void fail(self, uint16_t code, uint8_t delivery, const char* reason) noexcept
     cdef void drop(self) noexcept
@@ -37,10 +42,10 @@ cdef class ReplyReader(Socket):
     cdef bint keep_rest(self, const unsigned char* data, size_t used, size_t size) noexcept
     cdef void interim(self, const unsigned char* data, const Head* head) noexcept
     cdef bint begin_reply(self, const unsigned char* data, const Head* head, size_t rest) noexcept
-    cdef bint read_length(self, size_t room) noexcept
+    cdef bint begin_upgrade(self, const unsigned char* data, const Head* head, size_t rest) noexcept
+    cdef bint read_plain(self, size_t room) noexcept
     cdef bint read_last(self, size_t left) noexcept
     cdef bint read_chunked(self, size_t room) noexcept
     cdef bint feed_chunked(self, const unsigned char* data, size_t size) noexcept
-    cdef bint read_until_close(self, size_t room) noexcept
     cdef bint feed_rest(self, const unsigned char* data, size_t size) noexcept
     cdef bint pass_body(self, const unsigned char* data, size_t size, bint more) noexcept

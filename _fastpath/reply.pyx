@@ -1,5 +1,6 @@
 """Reading an upstream's responses: heads, and bodies by the room of whoever takes them. See reply.pxd."""
 
+from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
@@ -8,19 +9,17 @@ from _fastpath.end cimport CODE_OVERLOADED, CODE_UPSTREAM_PROTOCOL, HEAD_END, HE
 from _fastpath.forward cimport write_response
 from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS,
-    MAX_HEAD, MAX_HEADERS, Field, Head, ScanLimits, chunked_clear, chunked_next, scan_response,
+    Field, Head, chunked_clear, chunked_next, scan_response,
 )
 from _fastpath.reactor cimport READ_SIZE
 from _fastpath.socket cimport RECV_AGAIN, uncork
+from _fastpath.upgrade cimport switches_to
 
 cdef enum:
     HEAD_BODY = 16384             # of the body that goes along with its head
+    MAX_INTERIMS = 100            # 1xx responses to one request: nothing holds them back
 
 cdef Field fields[MAX_FIELDS]
-cdef ScanLimits reply_limits
-reply_limits.head = 262144
-reply_limits.headers = MAX_HEADERS
-reply_limits.uri = MAX_HEAD
 
 
 @cython.no_gc
@@ -37,6 +36,9 @@ cdef class ReplyReader(Socket):
         pass
 
     cdef void lost(self) noexcept:
+        pass
+
+    cdef void upgrade_begun(self) noexcept:
         pass
 
     cdef void fail(self, uint16_t code, uint8_t delivery, const char* reason) noexcept:
@@ -68,11 +70,9 @@ cdef class ReplyReader(Socket):
         room = self.peer.room()
         if room == 0:
             return False          # on_room continues
-        if self.reply_framing == BODY_LENGTH:
-            return self.read_length(room)
         if self.reply_framing == BODY_CHUNKED:
             return self.read_chunked(room)
-        return self.read_until_close(room)
+        return self.read_plain(room)
 
     cdef void on_room(self) noexcept:
         self.reactor.queue_ready(self)
@@ -101,7 +101,7 @@ cdef class ReplyReader(Socket):
         cdef size_t used = 0
         while used < size:
             head.fields = fields
-            result = scan_response(data + used, size - used, &reply_limits, self.method_id,
+            result = scan_response(data + used, size - used, &self.service.settings.reply, self.method_id,
                                    &self.scan_resume, &head, &reason)
             if result < 0:
                 self.fail(CODE_UPSTREAM_PROTOCOL, SENT, reason)
@@ -112,8 +112,14 @@ cdef class ReplyReader(Socket):
             used += <size_t>result
             if head.status >= 200:
                 return self.begin_reply(data + used - result, &head, size - used)
-            if head.status == 101 or self.peer is None:
+            if head.status == 101:
+                if self.peer is not None and switches_to(data + used - result, &head, self.upgrade):
+                    return self.begin_upgrade(data + used - result, &head, size - used)
                 self.fail(CODE_UPSTREAM_PROTOCOL, SENT, b"the upstream switched protocols unasked")
+                return False
+            self.interims += 1
+            if self.peer is None or self.interims > MAX_INTERIMS:
+                self.fail(CODE_UPSTREAM_PROTOCOL, SENT, b"the upstream sent too many interim responses")
                 return False
             self.interim(data + used - result, &head)
         return self.keep_rest(data, used, size)
@@ -171,7 +177,7 @@ cdef class ReplyReader(Socket):
         self.reply_begun = True
         self.reactor.arm(self, 0)
         self.reply_framing = head.framing
-        self.reply_left = head.content_length if head.framing == BODY_LENGTH else 0
+        self.reply_left = head.content_length if head.framing == BODY_LENGTH else UINT64_MAX
         self.keep_alive = head.keep_alive and head.framing != BODY_UNTIL_CLOSE
         self.service.tally.statuses[head.status // 100] += 1
         if head.framing == BODY_NONE or (head.framing == BODY_LENGTH and head.content_length == 0):
@@ -193,6 +199,24 @@ cdef class ReplyReader(Socket):
             self.reply_complete(rest == 0)
             return False
         return self.feed_rest(body + part, rest)
+
+    cdef bint begin_upgrade(self, const unsigned char* data, const Head* head, size_t rest) noexcept:
+        cdef unsigned char* out = self.reactor.borrow(head.size + 256)
+        cdef Py_ssize_t size = -1
+        if out != NULL:
+            size = write_response(data, head, out, head.size + 256)
+        if size < 0:
+            self.fail(CODE_OVERLOADED, SENT, b"the response's head is too large")
+            return False
+        self.reply_begun = self.upgraded = True
+        self.keep_alive = False
+        self.reply_framing = BODY_UNTIL_CLOSE
+        self.reply_left = UINT64_MAX
+        self.service.tally.statuses[1] += 1
+        self.reactor.arm(self, self.service.settings.upgraded_timeout)
+        self.upgrade_begun()
+        self.peer.take_head(out, <size_t>size, NULL, 0, 0)
+        return self.feed_rest(data + head.size, rest)
 
     cdef bint feed_rest(self, const unsigned char* data, size_t size) noexcept:
         # Body bytes that were read together with the head: at most READ_SIZE, which a stream's
@@ -234,7 +258,7 @@ cdef class ReplyReader(Socket):
             self.reply_complete(not more)
         return not end and self.peer is not None
 
-    cdef bint read_length(self, size_t room) noexcept:
+    cdef bint read_plain(self, size_t room) noexcept:
         cdef size_t capacity = 0
         cdef unsigned char* memory
         cdef bint direct
@@ -252,17 +276,20 @@ cdef class ReplyReader(Socket):
         if capacity > self.reply_left:
             capacity = <size_t>self.reply_left
         count = self.receive(memory, capacity)
-        end = count > 0 and <uint64_t>count == self.reply_left
+        end = count == 0 and self.reply_framing == BODY_UNTIL_CLOSE
         if count > 0:
             self.reply_left -= <uint64_t>count
+            end = self.reply_left == 0
             self.service.tally.bytes_out += <uint64_t>count
+            if self.upgraded:
+                self.reactor.arm(self, self.service.settings.upgraded_timeout)
         if direct:
             self.peer.commit(<size_t>count if count > 0 else 0, end)
-        elif count > 0:
+        elif count > 0 or end:
             self.peer.take_data(memory, <size_t>count, end)
             uncork()
         if end:
-            self.reply_complete(True)
+            self.reply_complete(count > 0)
             return False
         if count == 0 or (count < 0 and count != RECV_AGAIN):
             self.lost()
@@ -282,25 +309,6 @@ cdef class ReplyReader(Socket):
             return False
         uncork()
         return True
-
-    cdef bint read_until_close(self, size_t room) noexcept:
-        cdef size_t capacity
-        cdef Py_ssize_t count
-        if self.stash_size > 0:
-            return self.feed_rest(self.stash, self.stash_size)
-        capacity = READ_SIZE if room > READ_SIZE else room
-        count = self.receive(self.reactor.scratch, capacity)
-        if count > 0:
-            self.service.tally.bytes_out += <uint64_t>count
-            self.peer.take_data(self.reactor.scratch, <size_t>count, False)
-            uncork()
-            return True
-        if count == 0:
-            self.peer.take_end(NULL, 0)
-            self.reply_complete(False)
-        elif count != RECV_AGAIN:
-            self.lost()
-        return False
 
     cdef bint read_chunked(self, size_t room) noexcept:
         cdef size_t capacity

@@ -35,12 +35,15 @@ cdef class RequestReader(Connection):
     cdef uint8_t request_done     # read to its end
     cdef uint8_t need_more        # the stash is a partial head
     cdef uint8_t whole            # `held` has all of it: may be sent again
+    cdef bytes upgrade            # the protocol that the request asks for and may change to; None: none
+    cdef uint8_t upgraded         # it was changed to: bytes of any kind go both ways, until both directions have ended
 
     # hooks
     cdef void begin(self, const unsigned char* data, const Head* head,
                     const unsigned char* body, size_t body_size) noexcept   # a head is whole and accepted
     cdef void request_ended(self) noexcept    # its last byte was read
     cdef void watch(self, uint64_t delay_ms) noexcept
+    cdef uint64_t patience(self) noexcept     # milliseconds that may pass between bytes
     cdef void answer(self, uint16_t code, uint8_t delivery) noexcept        # this node answers
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept          # this side ends the exchange
     cdef void depart(self) noexcept           # everything was read: close when everything is written

@@ -15,6 +15,7 @@ from _fastpath.http1 cimport (
 )
 from _fastpath.reactor cimport READ_SIZE
 from _fastpath.socket cimport OUT_LOW, RECV_AGAIN, uncork
+from _fastpath.upgrade cimport offered
 
 cdef enum:
     LINGER_BYTES = 1048576
@@ -54,6 +55,9 @@ cdef class RequestReader(Connection):
 
     cdef void watch(self, uint64_t delay_ms) noexcept:
         pass
+
+    cdef uint64_t patience(self) noexcept:
+        return self.settings.upgraded_timeout if self.upgraded else self.settings.idle_timeout
 
     cdef void answer(self, uint16_t code, uint8_t delivery) noexcept:
         pass
@@ -133,7 +137,10 @@ cdef class RequestReader(Connection):
         origin.extra = NULL
         origin.extra_size = 0
         origin.trust_forwarded = False
-        origin.upgrade = False
+        origin.upgrade = offered(data, head, self.settings.upgrades)
+        self.upgrade = (
+            data[origin.upgrade.start:origin.upgrade.start + origin.upgrade.size].lower() if origin.upgrade.size else None
+        )
         size = write_request(data, head, &origin, out, capacity)
         if size < 0:
             return False
@@ -213,20 +220,21 @@ cdef class RequestReader(Connection):
         if capacity > self.request_left:
             capacity = <size_t>self.request_left
         count = self.receive(memory, capacity)
-        end = count > 0 and <uint64_t>count == self.request_left
+        end = count == 0 and self.upgraded
         if count > 0:
             self.request_left -= <uint64_t>count
             self.request_seen += <uint64_t>count
-            if end:
-                self.request_ended()
-            else:
-                self.watch(self.settings.idle_timeout)
+            end = self.request_left == 0
+            if not end:
+                self.watch(self.patience())
+        if end:
+            self.request_ended()
         if direct:
             self.peer.commit(<size_t>count if count > 0 else 0, end)
-        elif count > 0:
+        elif count > 0 or end:
             self.peer.take_data(memory, <size_t>count, end)
             uncork()
-        if count == 0 or (count < 0 and count != RECV_AGAIN):
+        if (count == 0 and not end) or (count < 0 and count != RECV_AGAIN):
             self.gone()
         return count > 0
 

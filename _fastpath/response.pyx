@@ -1,6 +1,8 @@
 """Writing the responses to a client's requests. See response.pxd."""
 
-from libc.string cimport memcpy
+from libc.stdint cimport UINT64_MAX
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 cimport cython
 from _fastpath.end cimport CODE_OVERLOADED, CODE_UPSTREAM_PROTOCOL, HEAD_END, HEAD_INTERIM, SENT
@@ -11,6 +13,8 @@ from _fastpath.http1 cimport (
 )
 from _fastpath.request cimport CLIENT_RUNNING
 from _fastpath.socket cimport uncork
+from _fastpath.upgrade cimport switches_to
+from _fastpath.websocket cimport GOING_AWAY, GOING_AWAY_SIZE, Frames, between_frames, frames_pass
 
 cdef enum:
     JOIN_BODY = 4096              # a body up to this size is copied behind its head: one piece, one send
@@ -28,6 +32,9 @@ reply_limits.uri = MAX_CANONICAL_HEAD
 @cython.no_gc
 cdef class ResponseWriter(RequestReader):
     """The half of a client connection that responses go out by. Only compiled subclasses are useful."""
+
+    def __dealloc__(self):
+        free(self.frames)
 
     # --- hooks ------------------------------------------------------------
 
@@ -57,9 +64,79 @@ cdef class ResponseWriter(RequestReader):
                 self.write(head, head_size)
                 uncork()
         elif reply.status < 200:
-            self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+            if switches_to(head, &reply, self.upgrade):
+                self.begin_upgrade(head, &reply, body, body_size)
+            else:
+                self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
         else:
             self.begin_reply(head, &reply, body, body_size, flags)
+
+    cdef void begin_upgrade(self, const unsigned char* data, const Head* head,
+                            const unsigned char* body, size_t body_size) noexcept:
+        cdef size_t capacity = head.size + REPLY_SLACK
+        cdef unsigned char* out = self.reactor.borrow(capacity)
+        cdef Py_ssize_t size = -1
+        cdef Reply reply
+        memset(&reply, 0, sizeof(reply))
+        reply.minor = self.minor
+        reply.upgrade = True
+        reply.via = <const unsigned char*><char*>self.listener.via
+        reply.via_size = <uint32_t>len(self.listener.via)
+        if out != NULL:
+            size = write_reply(data, head, &reply, out, capacity)
+        if size < 0:
+            self.fail(CODE_OVERLOADED, SENT)
+            return
+        self.replied_us = self.reactor.now_us
+        self.status = head.status
+        self.delivery = SENT
+        self.reply_begun = self.upgraded = self.close_after = True
+        self.reply_framing = self.framing = BODY_UNTIL_CLOSE
+        self.request_left = UINT64_MAX
+        self.request_done = self.whole = False
+        self.total_deadline_ms = 0
+        if self.upgrade == b"websocket":
+            self.frames = <Frames*>calloc(1, sizeof(Frames))      # NULL: then it can't be told, which is all
+        self.watch(self.patience())
+        self.write(out, <size_t>size)
+        if body_size:
+            self.send_body(body, body_size)
+        uncork()
+        self.reactor.queue_ready(self)        # what the client has sent meanwhile
+
+    # A WebSocket client is told by a Close between two frames of the service that the node, or the service's, goes away. It answers
+    # with a Close of its own, which the service gets: so all three end in order. What the service still says is dropped.
+
+    cdef void on_parting(self) noexcept:
+        if self.frames == NULL or self.parting or self.frames.closed or self.reply_done:
+            return
+        self.parting = PARTING_DUE
+        if between_frames(self.frames):
+            self.say_going_away()
+
+    cdef void say_going_away(self) noexcept:
+        self.parting = PARTING_SAID
+        self.write(GOING_AWAY, GOING_AWAY_SIZE)
+
+    cdef void send_frames(self, const unsigned char* data, size_t size) noexcept:
+        cdef size_t used = 0
+        cdef bint now = False
+        if self.parting != PARTING_SAID:
+            while used < size and not now:
+                used += frames_pass(self.frames, data + used, size - used)
+                now = self.parting == PARTING_DUE and between_frames(self.frames) and not self.frames.closed
+            self.unreported += used
+            self.write(data, used)
+            if now:
+                self.say_going_away()
+        if used < size and self.peer is not None:
+            self.peer.consumed(size - used)
+
+    cdef bint decline_upgrade(self) noexcept:
+        # An ordinary response: the request is over for the service, too. False: something broke over it.
+        self.upgrade = None
+        self.peer.take_end(NULL, 0)
+        return self.state == CLIENT_RUNNING
 
     cdef void begin_reply(self, const unsigned char* data, const Head* head,
                           const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
@@ -67,6 +144,8 @@ cdef class ResponseWriter(RequestReader):
         cdef unsigned char* out = self.reactor.borrow(capacity)
         cdef Py_ssize_t size = -1
         cdef Reply reply
+        if self.upgrade is not None and not self.decline_upgrade():
+            return
         self.replied_us = self.reactor.now_us
         self.status = head.status
         self.delivery = SENT
@@ -128,6 +207,11 @@ cdef class ResponseWriter(RequestReader):
             self.cut()
             return
         self.reply_seen += size
+        if self.upgraded:
+            self.watch(self.patience())
+            if self.frames != NULL:
+                self.send_frames(data, size)
+                return
         self.unreported += size
         if self.reply_framing == BODY_CHUNKED:
             line = self.reactor.borrow(20)

@@ -98,7 +98,8 @@ cdef class Service(Pool):
         cdef Upstream connection
         if head == NULL or not self.http:
             return self.join_tcp(ingress) if head == NULL and not self.http else CODE_UNREACHABLE
-        connection = self.take_idle(head.idempotent)
+        # A connection that is to change its protocol is not one that may be closing at this moment.
+        connection = None if head.upgrade else self.take_idle(head.idempotent)
         if connection is None:
             connection = <Upstream>self.dial(self.next_address, 1)
             if connection is None:

@@ -9,11 +9,18 @@ class Settings:
         headers: int,
         uri: int,
         body: int | None,
+        response_head: int,
+        response_headers: int,
+        min_rate: int | None,
+        requests: int | None,
+        upgrades: tuple[str, ...],
         connections: int,
         connections_per_address: int | None,
         waiting: int,
         head_timeout: int,
         idle_timeout: int,
+        slow_timeout: int,
+        upgraded_timeout: int,
         connect_timeout: int,
         first_byte_timeout: int,
         total_timeout: int | None,
@@ -21,6 +28,12 @@ class Settings:
     ) -> Settings: ...
     @property
     def body(self) -> int: ...
+    @property
+    def min_rate(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def upgrades(self) -> tuple[bytes, ...]: ...
     @property
     def connections(self) -> int: ...
     @property
@@ -31,6 +44,10 @@ class Settings:
     def head_timeout(self) -> int: ...
     @property
     def idle_timeout(self) -> int: ...
+    @property
+    def slow_timeout(self) -> int: ...
+    @property
+    def upgraded_timeout(self) -> int: ...
     @property
     def connect_timeout(self) -> int: ...
     @property

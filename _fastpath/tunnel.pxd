@@ -41,5 +41,7 @@ cdef class Tunnel(SessionOwner):
     cdef void tick(self) noexcept
     cdef void end(self, uint16_t code, str reason) noexcept
     cdef str reason(self)
-    cdef int join_http(self, Stream stream, const unsigned char* head, size_t head_size) noexcept
+    cdef void tell_parting(self) noexcept
+    cdef int join_http(self, Stream stream, const unsigned char** head, size_t* size, uint32_t* flags) noexcept
+    cdef bint strip_upgrade(self, Head* head, const unsigned char** data, size_t* size) noexcept
     cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept

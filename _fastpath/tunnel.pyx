@@ -4,20 +4,24 @@ cimport cython
 from _fastpath cimport net
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_PROTOCOL, CODE_TUNNEL_LOST,
-    HEAD_TCP, NEVER_SENT,
+    HEAD_END, HEAD_TCP, NEVER_SENT,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress
 from _fastpath.http1 cimport (
-    FIELD_TRANSFER_ENCODING, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
+    MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
 )
 from _fastpath.memory cimport (
     chunk_bytes, iovec, memory_limit, queue_append, queue_clear, queue_consume, queue_vectors,
 )
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport SCRATCH_SIZE
+from _fastpath.pool cimport Pool
 from _fastpath.route cimport Target
+from _fastpath.forward cimport without_upgrade
+from _fastpath.slots cimport SlotTable
 from _fastpath.socket cimport set_lowat, set_stream_options, uncork
 from _fastpath.tls cimport TLS_END, TLS_MORE, TlsLayer
+from _fastpath.upgrade cimport canonical_hops, offered
 
 import os
 
@@ -380,7 +384,7 @@ cdef class Tunnel(SessionOwner):
         if flags & HEAD_TCP:
             result = self.join_tcp(stream, head, head_size)
         else:
-            result = self.join_http(stream, head, head_size)
+            result = self.join_http(stream, &head, &head_size, &flags)
         if result == JOINED:
             if meta_size:
                 stream.peer.take_meta(meta, meta_size)
@@ -388,27 +392,44 @@ cdef class Tunnel(SessionOwner):
         else:
             stream.reset(CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, NEVER_SENT, b"")
 
-    cdef int join_http(self, Stream stream, const unsigned char* data, size_t size) noexcept:
+    cdef int join_http(self, Stream stream, const unsigned char** message, size_t* size, uint32_t* flags) noexcept:
         # The peer's head is read as strictly as a client's: it may be any bytes.
+        cdef const unsigned char* data = message[0]
         cdef const char* reason = NULL
         cdef uint32_t resume = 0
         cdef int ambiguous = 0
-        cdef uint32_t i
         cdef Head head
         cdef Target found
         head.fields = fields
-        if scan_request(data, size, &limits, &resume, &head, &reason) != <int>size:
+        if scan_request(data, size[0], &limits, &resume, &head, &reason) != <int>size[0]:
             return CODE_BAD_REQUEST
-        for i in range(head.field_count):
-            if fields[i].hop and fields[i].known != FIELD_TRANSFER_ENCODING:
-                return CODE_BAD_REQUEST       # canonical heads have none (docs/protocol.md)
+        if not canonical_hops(data, &head):
+            return CODE_BAD_REQUEST
         found = self.routes.find(data + head.host.start, head.host.size, data + head.path.start, head.path.size,
                                  &ambiguous)
         if ambiguous:
             return CODE_BAD_REQUEST
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
+        if head.upgrade and isinstance(found, Pool) and not offered(data, &head, (<Pool>found).settings.upgrades).size:
+            # Not allowed on this side: an ordinary request, which is all there with its head.
+            if not self.strip_upgrade(&head, message, size):
+                return CODE_OVERLOADED
+            flags[0] |= HEAD_END
         return (<Egress>found).join(stream, &head)
+
+    cdef bint strip_upgrade(self, Head* head, const unsigned char** data, size_t* size) noexcept:
+        cdef unsigned char* out = self.reactor.borrow(size[0])
+        cdef Py_ssize_t written
+        if out == NULL:
+            return False
+        written = without_upgrade(data[0], head, out, size[0])
+        if written < 0:
+            return False
+        head.upgrade = False      # the spans are those of the old bytes: a join does not use them
+        data[0] = out
+        size[0] = <size_t>written
+        return True
 
     cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept:
         cdef Target found = self.routes.by_name(name, size)
@@ -423,11 +444,23 @@ cdef class Tunnel(SessionOwner):
             self.end(CODE_PROTOCOL, f"a control message could not be delivered: {error}")
 
     cdef void on_goaway(self) noexcept:
+        self.tell_parting()
         if self.goaway_callback is not None:
             try:
                 self.reactor.loop.call_soon(self.goaway_callback, self)
             except RuntimeError:
                 pass
+
+    cdef void tell_parting(self) noexcept:
+        # Those whose requests run in our streams. None of them ends a stream over it at once.
+        cdef SlotTable* locals = &self.session.locals
+        cdef Stream stream
+        cdef uint32_t slot
+        for slot in range(locals.touched):
+            if locals.slots[slot].stream != NULL:
+                stream = <Stream>locals.slots[slot].stream
+                if stream.peer is not None:
+                    stream.peer.on_parting()
 
     cdef void on_output(self) noexcept:
         self.reactor.mark_dirty(self.link)

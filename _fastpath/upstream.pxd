@@ -22,6 +22,7 @@ cdef class Upstream(ReplyReader):
     cdef uint8_t state, address_index, addresses_tried
     cdef uint8_t reused           # not the connection's first request
     cdef uint8_t idempotent, request_framing, request_done
+    cdef uint8_t asks_upgrade     # the request asks for another protocol: its bytes do not end with its head
     cdef uint8_t counted          # in the service's count of what is under way
 
     cdef void begin(self, const Head* head) noexcept
@@ -36,5 +37,6 @@ cdef class Upstream(ReplyReader):
     cdef void request_complete(self) noexcept
     cdef bint is_quiet(self) noexcept         # nothing came behind the response
     cdef bint again(self) noexcept
+    cdef void finish_upgraded(self) noexcept
     cdef void uncount(self) noexcept
     cdef void clear(self) noexcept

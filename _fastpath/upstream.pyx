@@ -9,11 +9,12 @@ from _fastpath.end cimport (
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport detach
-from _fastpath.http1 cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, Head, chunk_size_line
+from _fastpath.http1 cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, Head, chunk_size_line
 from _fastpath.memory cimport ByteQueue
 from _fastpath.pool cimport POOL_IDLE_MS
 from _fastpath.socket cimport RECV_AGAIN, connect_error, peek_alive, uncork
 from _fastpath.tls cimport TLS_MORE
+from _fastpath.upgrade cimport asked_in
 
 cdef enum:
     READ_STEPS = 8                # reads in one turn; the rest waits for the others
@@ -38,6 +39,9 @@ cdef class Upstream(ReplyReader):
         self.request_framing = head.framing
         self.request_left = head.content_length if head.framing == BODY_LENGTH else 0
         self.request_done = self.reply_begun = self.touched = False
+        self.asks_upgrade = head.upgrade
+        self.upgrade = None
+        self.interims = 0
         self.keep_alive = True
         self.unreported = 0
         self.starved = False
@@ -60,9 +64,13 @@ cdef class Upstream(ReplyReader):
                 self.readable = False
             return
         if self.fd >= 0 and self.state == UPSTREAM_RUNNING:
+            if self.upgraded and self.broken and self.read_over:
+                self.lost()       # no read will find out any more
+                return
             if self.out.size > 0 and self.writable:
                 self.flush()
-            while self.fd >= 0 and self.readable and self.state == UPSTREAM_RUNNING and self.read_some():
+            while (self.fd >= 0 and self.readable and self.state == UPSTREAM_RUNNING and not self.read_over
+                    and self.read_some()):
                 steps -= 1
                 if steps == 0:
                     self.reactor.queue_ready(self)
@@ -138,6 +146,8 @@ cdef class Upstream(ReplyReader):
         self.request_done = other.request_done
         self.unreported = other.unreported
         self.starved = other.starved
+        self.asks_upgrade = other.asks_upgrade
+        self.upgrade = other.upgrade
         self.keep_alive = True
         self.out = other.out
         memset(&other.out, 0, sizeof(ByteQueue))
@@ -164,6 +174,10 @@ cdef class Upstream(ReplyReader):
                 self.fail(CODE_UNREACHABLE, NEVER_SENT, b"the upstream did not accept the connection in time")
         elif self.state == UPSTREAM_SHAKING:
             self.handshake_failed("the handshake took too long")
+        elif self.closing:
+            self.drop()
+        elif self.upgraded:
+            self.fail(CODE_UPSTREAM_TIMEOUT, SENT, b"nothing was said for too long")
         elif not self.request_done:
             self.await_reply()    # the ingress watches over the request's body
         elif not self.reply_begun:
@@ -210,6 +224,11 @@ cdef class Upstream(ReplyReader):
                          const unsigned char* reason, size_t reason_size) noexcept:
         # The ingress has lost interest, or is lost: the rest of this response is of no use.
         detach(self)
+        if self.upgraded:
+            self.uncount()
+            uncork()
+            self.reset_hard()     # what it has sent and received is not all
+            return
         self.service.tally.statuses[0] += 1
         self.drop()
 
@@ -230,7 +249,10 @@ cdef class Upstream(ReplyReader):
                 self.held_head = <uint32_t>head_size
                 self.held_body = <uint32_t>body_size
         self.write(head, head_size)
-        if body_size or whole:
+        if self.asks_upgrade and not whole:
+            self.upgrade = asked_in(head, head_size)
+            self.request_done = True
+        elif body_size or whole:
             self.take_data(body, body_size, whole)
         uncork()                  # head and body are only lent for this call
         if self.state == UPSTREAM_RUNNING:
@@ -248,6 +270,8 @@ cdef class Upstream(ReplyReader):
             return
         if size:
             self.unreported += size
+            if self.upgraded:
+                self.reactor.arm(self, self.service.settings.upgraded_timeout)
             if self.request_framing == BODY_CHUNKED:
                 line = self.reactor.borrow(20)
                 if line == NULL:
@@ -274,14 +298,34 @@ cdef class Upstream(ReplyReader):
 
     cdef void request_complete(self) noexcept:
         self.request_done = True
-        if self.state == UPSTREAM_RUNNING and not self.reply_begun:
+        if self.upgraded:
+            self.end_writing()
+            if self.read_over:
+                self.finish_upgraded()
+        elif self.state == UPSTREAM_RUNNING and not self.reply_begun:
             self.await_reply()
+
+    cdef void upgrade_begun(self) noexcept:
+        self.request_done = False
+        self.request_framing = BODY_UNTIL_CLOSE
+
+    cdef void finish_upgraded(self) noexcept:
+        # Both directions have ended; what is still to be written is.
+        self.uncount()
+        detach(self)
+        self.reactor.arm(self, self.service.settings.idle_timeout)
+        self.close_gracefully()
 
     # --- the end of an exchange -------------------------------------------
 
     cdef void reply_complete(self, bint clean) noexcept:
         # `clean`: nothing came behind the response. Only then is the connection good for another one.
         if self.fd < 0:
+            return
+        if self.upgraded:
+            self.read_over = True
+            if self.request_done:
+                self.finish_upgraded()
             return
         uncork()
         self.uncount()

@@ -30,6 +30,8 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+UPGRADES = ("websocket",)
+
 
 class Secret:
     """A credential that doesn't show itself: only `reveal()` gives the text."""
@@ -64,6 +66,12 @@ class Limits:
     headers: int = 100
     uri: int = 8 * KIB
     body: int | None = None
+    response_head: int = 256 * KIB
+    response_headers: int = 1_000
+    min_rate: int | None = 240
+    """Bytes per second of a body that the other side sends or reads, after `Timeouts.slow`."""
+    requests: int | None = 10_000
+    """On one client connection."""
     connections: int = 20_000
     connections_per_address: int | None = None
     streams: int = 10_000
@@ -81,6 +89,8 @@ class Timeouts:
 
     head: int = 10_000
     idle: int = 75_000
+    slow: int = 10_000
+    upgraded: int = 3_600_000
     connect: int = 5_000
     first_byte: int = 60_000
     total: int | None = None
@@ -135,6 +145,8 @@ class ExternalPort(Listen):
     """Connections begin with a PROXY header."""
     limits: Limits
     timeouts: Timeouts
+    upgrades: tuple[str, ...] = UPGRADES
+    """Protocols that a client may upgrade to, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +214,17 @@ class Service:
     timeouts: Timeouts
     own_limits: Mapping[str, int | None] = field(default_factory=dict, hash=False)
     own_timeouts: Mapping[str, int | None] = field(default_factory=dict, hash=False)
+    own_upgrades: tuple[str, ...] | None = None
+    """Protocols that may be upgraded to; None: what counts at the place where the service is offered."""
     tls: ClientTls | None = None
     """None unless the upstreams are https."""
     proxy_protocol: Literal["v1", "v2"] | None = None
     """The header that tells a tcp or tls upstream whose connection it is; None: none."""
+
+    @property
+    def upgrades(self) -> tuple[str, ...]:
+        """Where no port has a say (an agent)."""
+        return UPGRADES if self.own_upgrades is None else self.own_upgrades
 
     @property
     def kind(self) -> Literal["http", "tcp"]:
@@ -231,6 +250,9 @@ class Service:
 
     def timeouts_at(self, port: ExternalPort) -> Timeouts:
         return port.timeouts.with_own(self.own_timeouts)
+
+    def upgrades_at(self, port: ExternalPort) -> tuple[str, ...]:
+        return port.upgrades if self.own_upgrades is None else self.own_upgrades
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,6 +120,7 @@ def resolve_external(
         addresses=resolve_addresses(entry),
         trusted_proxies=resolve_proxies(draft, index, entry),
         proxy_protocol=entry.proxy_protocol,
+        upgrades=tuple(entry.upgrades),
         limits=limits.with_own(entry.limits.own()),
         timeouts=timeouts.with_own(entry.timeouts.own()),
     )
@@ -251,6 +252,7 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 timeouts=timeouts.with_own(own_timeouts),
                 own_limits=own_limits,
                 own_timeouts=own_timeouts,
+                own_upgrades=tuple(entry.upgrades) if "upgrades" in entry.model_fields_set else None,
                 tls=resolve_upstream_tls(draft, path, entry),
                 proxy_protocol=resolve_proxy_header(draft, path, entry),
             )

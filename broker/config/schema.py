@@ -16,7 +16,18 @@ from pydantic_core import core_schema
 
 from broker.config import values
 from broker.config.certificates import NamePattern, as_rules, parse_fingerprint, parse_san, parse_subject
-from broker.config.model import GIB, MIB, Limits, Listen, Match, Network, PasswordHash, Timeouts, Upstream
+from broker.config.model import (
+    GIB,
+    MIB,
+    UPGRADES,
+    Limits,
+    Listen,
+    Match,
+    Network,
+    PasswordHash,
+    Timeouts,
+    Upstream,
+)
 from broker.config.passwords import parse_password_hash
 from broker.config.proxy import parse_proxy
 from broker.config.tokens import parse_token_hash
@@ -98,6 +109,7 @@ NetworkValue = Annotated[Network, Written("address or network", values.parse_net
 Networks = Annotated[list[NetworkValue], BeforeValidator(one_or_more), Field(min_length=1)]
 Flag = Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)]
 ProxyVersion = Annotated[str, Written("v1 or v2", values.parse_choice("v1", "v2"))]
+Protocol = Annotated[str, Written("protocol", values.parse_protocol)]
 UpstreamUrl = Annotated[Upstream, Written("upstream URL", values.parse_upstream)]
 
 
@@ -108,6 +120,10 @@ class LimitsSection(Section):
     headers: Annotated[int, count(1, 1000)] = Limits().headers
     uri: Annotated[int, size(16, MIB)] = Limits().uri
     body: Annotated[int | None, size(0, 1 << 50, none=True)] = Limits().body
+    response_head: Annotated[int, size(256, MIB)] = Limits().response_head
+    response_headers: Annotated[int, count(1, 1000)] = Limits().response_headers
+    min_rate: Annotated[int | None, size(1, GIB, none=True)] = Limits().min_rate
+    requests: Annotated[int | None, count(1, 1_000_000_000, none=True)] = Limits().requests
     connections: Annotated[int, count(1, 1_000_000)] = Limits().connections
     connections_per_address: Annotated[int | None, count(1, 1_000_000, none=True)] = (
         Limits().connections_per_address
@@ -122,6 +138,8 @@ class TimeoutsSection(Section):
 
     head: Annotated[int, duration(1, WEEK)] = Timeouts().head
     idle: Annotated[int, duration(1, WEEK)] = Timeouts().idle
+    slow: Annotated[int, duration(1, WEEK)] = Timeouts().slow
+    upgraded: Annotated[int, duration(1, WEEK)] = Timeouts().upgraded
     connect: Annotated[int, duration(1, WEEK)] = Timeouts().connect
     first_byte: Annotated[int, duration(1, WEEK)] = Timeouts().first_byte
     total: Annotated[int | None, duration(1, WEEK, none=True)] = Timeouts().total
@@ -163,6 +181,7 @@ class ExternalSection(Section):
     deny: Networks = []
     trusted_proxies: Networks = []
     proxy_protocol: Flag = False
+    upgrades: list[Protocol] = list(UPGRADES)
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 
@@ -224,6 +243,7 @@ class ServiceSection(Section):
     upstream: Annotated[list[UpstreamUrl], BeforeValidator(one_or_more), Field(min_length=1)]
     tls: UpstreamTlsSection = UpstreamTlsSection()
     proxy_protocol: ProxyVersion | None = None
+    upgrades: list[Protocol] = list(UPGRADES)
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 

@@ -26,6 +26,7 @@ QUANTITY = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))? ?([A-Za-z]*)", re.ASCII)
 URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)")
 LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PROTOCOL = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,32}(?:/[a-z0-9!#$%&'*+.^_`|~-]{1,32})?")
 USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 SPEC_SPLIT = re.compile(r"=(?=[A-Za-z][A-Za-z0-9+.-]*://|unix:)")
 UPSTREAM_START = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|unix:)")
@@ -137,6 +138,16 @@ def parse_congestion(value: object) -> str:
             f"must be auto, system or a congestion control that this user may choose, not {name!r}:"
             " see /proc/sys/net/ipv4/tcp_allowed_congestion_control"
         ) from None
+    return name
+
+
+def parse_protocol(value: object) -> str:
+    """A name for Upgrade (RFC 9110, 7.8), in lower case. HTTP/2 is no HTTP/1.1 any more: it never passes."""
+    name = text(value).lower()
+    if not PROTOCOL.fullmatch(name):
+        raise ValueError(f"must be the name of a protocol such as websocket, not {value!r}")
+    if name.split("/")[0] in ("h2c", "h2", "http", "tls"):
+        raise ValueError(f"{name} can't be allowed: what follows would be requests that nobody has checked")
     return name
 
 

@@ -35,7 +35,7 @@ class ExternalPort:
         self.url = bound_url(config, sockets[0])
         self.services = services
         self._delegated = delegated
-        self._settings = settings_of(config.limits, config.timeouts)
+        self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
         self._tls = contexts_of(config)
         self._sockets = sockets
         self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
@@ -76,7 +76,7 @@ class ExternalPort:
     def apply(self, config: model.ExternalPort, delegated: RouteTable) -> None:
         """Other limits, and the tables as they are now."""
         self.config = config
-        self._settings = settings_of(config.limits, config.timeouts)
+        self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
         self._tls = contexts_of(config)
         if self._tls is not None:
             for listener in self._listeners:

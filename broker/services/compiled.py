@@ -9,17 +9,24 @@ from _fastpath.settings import Settings
 from broker.config.model import Addresses, Limits, Network, Timeouts
 
 
-def settings_of(limits: Limits, timeouts: Timeouts) -> Settings:
+def settings_of(limits: Limits, timeouts: Timeouts, upgrades: tuple[str, ...]) -> Settings:
     return Settings(
         head=limits.head,
         headers=limits.headers,
         uri=limits.uri,
         body=limits.body,
+        response_head=limits.response_head,
+        response_headers=limits.response_headers,
+        min_rate=limits.min_rate,
+        requests=limits.requests,
+        upgrades=upgrades,
         connections=limits.connections,
         connections_per_address=limits.connections_per_address,
         waiting=limits.waiting,
         head_timeout=timeouts.head,
         idle_timeout=timeouts.idle,
+        slow_timeout=timeouts.slow,
+        upgraded_timeout=timeouts.upgraded,
         connect_timeout=timeouts.connect,
         first_byte_timeout=timeouts.first_byte,
         total_timeout=timeouts.total,

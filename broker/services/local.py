@@ -22,10 +22,14 @@ class Placed:
     service: Service
     limits: Limits
     timeouts: Timeouts
+    upgrades: tuple[str, ...]
 
 
 def at_port(services: Iterable[Service], port: ExternalPort) -> list[Placed]:
-    return [Placed(service, service.limits_at(port), service.timeouts_at(port)) for service in services]
+    return [
+        Placed(each, each.limits_at(port), each.timeouts_at(port), each.upgrades_at(port))
+        for each in services
+    ]
 
 
 def proxy_version(service: Service) -> int:
@@ -33,7 +37,7 @@ def proxy_version(service: Service) -> int:
 
 
 def at_agent(services: Iterable[Service]) -> list[Placed]:
-    return [Placed(service, service.limits, service.timeouts) for service in services]
+    return [Placed(each, each.limits, each.timeouts, each.upgrades) for each in services]
 
 
 class LocalServices:
@@ -67,7 +71,7 @@ class LocalServices:
 
     def _target(self, placed: Placed, before: dict[Match, tuple[Service, Target]]) -> Target:
         service = placed.service
-        settings = settings_of(placed.limits, placed.timeouts)
+        settings = settings_of(placed.limits, placed.timeouts, placed.upgrades)
         known = before.get(service.match)
         contexts = contexts_of(service)
         if known is not None and known[0].upstreams == service.upstreams:

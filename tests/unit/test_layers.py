@@ -34,7 +34,18 @@ LEVELS = {
     "bytes": {"memory", "wire", "address", "networks", "proxy"},
     "ends": {"end"},
     "session": {"meta", "frame", "window", "slots", "output", "stream", "audit", "session", "events"},
-    "http": {"grammar", "rules", "chunked", "http1", "forward", "reading", "route", "hello"},
+    "http": {
+        "grammar",
+        "rules",
+        "chunked",
+        "http1",
+        "forward",
+        "reading",
+        "route",
+        "hello",
+        "upgrade",
+        "websocket",
+    },
     "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
         *(
