@@ -79,6 +79,11 @@ cdef class Client(ResponseWriter):
         self.write(PLAIN_ANSWER, PLAIN_SIZE)
         self.linger()
 
+    cdef void spoke_tls(self) noexcept:
+        # There is no answer that it would understand.
+        self.listener.tally.failures[<int>CODE_BAD_REQUEST] += 1
+        self.linger()
+
     cdef void drain(self) noexcept:
         # A request may be on its way: whoever sends one within the grace still gets an answer, and
         # with it "Connection: close".

@@ -12,6 +12,9 @@ from _fastpath.record cimport AccessLog
 from _fastpath.route cimport RouteTable
 from _fastpath.settings cimport Settings
 
+cdef enum:
+    HANDSHAKE_RECORD = 22         # the first byte of a TLS connection (RFC 8446 5.1)
+
 cdef enum PortKind:
     PORT_HTTP = 1
     PORT_TCP = 2
@@ -28,7 +31,7 @@ cdef class Port(Pollable):
     cdef RouteTable local
     cdef RouteTable delegated
     cdef AccessLog log            # None: off
-    cdef object tls               # None: plain. Else () -> a pyOpenSSL Connection for one more client
+    cdef object tls               # None: plain. Else () -> a pyOpenSSL Connection for one more client; failed(address, reason)
     cdef readonly uint64_t handshakes
     cdef readonly uint64_t handshake_failures
     cdef str service_name
@@ -81,5 +84,7 @@ cdef class Connection(Ingress):
     # A step of the handshake; True once it is over. A port that speaks TLS calls it before anything else.
     cdef bint shake(self) noexcept
     cdef bint begin_tls(self) noexcept
+    cdef void tell_failure(self) noexcept
     cdef void spoke_plain(self) noexcept      # hook: the client's first byte is not TLS
+    cdef void spoke_tls(self) noexcept        # hook: the same the other way round
     cdef void left(self) noexcept             # leaves the listener; called by on_closed of subclasses

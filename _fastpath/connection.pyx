@@ -12,7 +12,6 @@ from _fastpath.tls cimport TLS_MORE, TlsLayer
 
 cdef enum:
     FIRST_READ = 4096             # holds every usual ClientHello, and every PROXY header
-    HANDSHAKE_RECORD = 22         # the first byte of a TLS connection (RFC 8446 5.1)
 
 cdef unsigned char first[FIRST_READ]
 
@@ -104,6 +103,9 @@ cdef class Connection(Ingress):
     cdef void spoke_plain(self) noexcept:
         pass
 
+    cdef void spoke_tls(self) noexcept:
+        pass
+
     cdef bint greet(self) noexcept:
         # Looked at where it lies in the kernel: what stands behind it is left there for whoever reads next.
         cdef ProxyHeader header
@@ -183,7 +185,16 @@ cdef class Connection(Ingress):
         elif result != TLS_MORE:
             self.listener.handshake_failures += 1
             self.broken = True
+            self.tell_failure()
         return result == 1
+
+    cdef void tell_failure(self) noexcept:
+        # Nothing is told of a client that has just left.
+        if self.tls.failed:
+            try:
+                self.listener.tls.failed((<bytes>self.address[:self.address_size]).decode(), self.tls.reason)
+            except Exception:
+                pass
 
     cdef void left(self) noexcept:
         if self.listener is not None:

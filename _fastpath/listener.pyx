@@ -34,7 +34,7 @@ cdef class Listener(Port):
     `fd` is a bound, listening, non-blocking socket whose ownership passes to the Listener. `kind` is
     "http", "tcp" or "tls"; a tcp port needs the `service` it leads to. Requests go to the first table that knows
     them: `local`, then `delegated`. `tls`, where the port speaks TLS, makes the pyOpenSSL Connection of each
-    client, when its first byte has come. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
+    client, when its first byte has come, and is told of failed handshakes by `failed(address, reason)`. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
     """
 
     def __cinit__(self, Reactor reactor, int fd, str name, str kind, Settings settings, str via,

@@ -4,6 +4,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 cimport cython
+from _fastpath.connection cimport HANDSHAKE_RECORD
 from _fastpath.end cimport (
     CODE_BAD_CODING, CODE_BAD_REQUEST, CODE_BAD_VERSION, CODE_BODY_TOO_LARGE, CODE_HEAD_TOO_LARGE, CODE_OVERLOADED,
     CODE_URI_TOO_LONG, MAYBE_SENT, NEVER_SENT,
@@ -115,7 +116,10 @@ cdef class RequestReader(Connection):
         self.need_more = False
         self.scan_resume = 0
         if result < 0:
-            self.answer(scan_code(result), NEVER_SENT)
+            if data[0] == HANDSHAKE_RECORD:
+                self.spoke_tls()
+            else:
+                self.answer(scan_code(result), NEVER_SENT)
             return False
         self.begin(data, &head, data + result, size - <size_t>result)
         return True

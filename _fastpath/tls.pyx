@@ -68,8 +68,11 @@ direct = find_functions()
 cdef bint is_direct = direct
 
 
-def reason_of(error) -> str:
-    """Say in words what OpenSSL complains of."""
+def reason_of(error, connection=None) -> str:
+    """Say in words what OpenSSL complains of; rather those that a verification callback left as `app_data`."""
+    words = connection.get_app_data() if connection is not None else None
+    if isinstance(words, str):
+        return words
     parts = error.args[0] if error.args else ()
     if isinstance(parts, (list, tuple)) and parts and isinstance(parts[-1], tuple):
         return str(parts[-1][-1]) or "TLS failure"
@@ -106,7 +109,7 @@ cdef class TlsLayer:
         try:
             self.connection._raise_ssl_error(self.connection._ssl, result)
         except Exception as problem:      # also what a callback has raised
-            return self.fail(reason_of(problem))
+            return self.fail(reason_of(problem, self.connection))
         return self.fail("TLS failure")
 
     cdef int feed(self, const unsigned char* data, size_t size) noexcept:
@@ -147,7 +150,7 @@ cdef class TlsLayer:
             except SSL.WantReadError:
                 return TLS_MORE
             except Exception as problem:
-                return self.fail(reason_of(problem))
+                return self.fail(reason_of(problem, self.connection))
         self.established = True
         return 1
 

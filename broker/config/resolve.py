@@ -33,17 +33,20 @@ from broker.config.proxy import proxy_for, read_credentials
 from broker.config.schema import (
     AdminSection,
     ConnectSection,
+    DialTlsSection,
     ExternalSection,
     RegistrationSection,
     ServerTlsSection,
     ServiceSection,
+    UpstreamTlsSection,
     UserCertificateSection,
     UserSection,
 )
 from broker.config.tokens import read_token_file, readable_by_others
 from broker.config.validate import Draft
 from broker.tls.client import check_client
-from broker.tls.server import check_server, read_all
+from broker.tls.files import read_certificates
+from broker.tls.server import check_server
 from broker.tls.settings import Certificate, ClientTls, ServerTls
 
 
@@ -162,17 +165,30 @@ def resolve_tls(draft: Draft, path: KeyPath, scheme: str, entry: ServerTlsSectio
             Certificate(
                 cert=absolute(draft, (*path, "certificates", number, "cert"), each.cert),
                 key=absolute(draft, (*path, "certificates", number, "key"), each.key),
+                ocsp=absolute(draft, (*path, "certificates", number, "ocsp"), each.ocsp)
+                if each.ocsp
+                else None,
             )
             for number, each in enumerate(entry.certificates)
         ),
         min_version=cast(Literal["1.2", "1.3"], entry.min_version),
         ciphers=entry.ciphers,
+        groups=entry.groups,
+        tickets=entry.tickets,
         client_mode=cast(Literal["none", "request", "require"], client.mode),
         client_ca=absolute(draft, (*path, "client", "ca"), client.ca) if client.ca else None,
+        client_crl=tuple(absolute(draft, (*path, "client", "crl"), each) for each in client.crl),
     )
-    for problem in check_server(settings):
-        draft.wrong(path, problem)
+    say(draft, path, check_server(settings))
     return settings
+
+
+def say(draft: Draft, path: KeyPath, found: tuple[list[str], list[str]]) -> None:
+    problems, warnings = found
+    for problem in problems:
+        draft.wrong(path, problem)
+    for warning in warnings:
+        draft.warn(path, warning)
 
 
 def paired(draft: Draft, index: int, entry: ExternalSection, names: list[str]) -> str | None:
@@ -224,7 +240,7 @@ def resolve_rule(draft: Draft, path: KeyPath, entry: UserCertificateSection) -> 
         draft.wrong(path, "ca belongs together with subject or san")
         return None
     try:
-        anchors = read_all(absolute(draft, (*path, "ca"), entry.ca))
+        anchors = read_certificates(absolute(draft, (*path, "ca"), entry.ca))
     except ValueError as error:
         draft.wrong((*path, "ca"), str(error))
         return None
@@ -271,8 +287,7 @@ def resolve_upstream_tls(draft: Draft, path: KeyPath, entry: ServiceSection) -> 
         return None
     if not given.verify:
         draft.warn((*here, "verify"), "whoever answers at the upstream's address is believed")
-    name = given.server_name or ""
-    return resolve_client_tls(draft, here, given.ca, given.cert, given.key, name, given.verify)
+    return resolve_client_tls(draft, here, given, given.server_name or "", given.verify)
 
 
 def resolve_proxy_header(draft: Draft, path: KeyPath, entry: ServiceSection) -> Literal["v1", "v2"] | None:
@@ -285,13 +300,12 @@ def resolve_proxy_header(draft: Draft, path: KeyPath, entry: ServiceSection) -> 
 def resolve_client_tls(
     draft: Draft,
     path: KeyPath,
-    ca: Path | None,
-    cert: Path | None,
-    key: Path | None,
+    given: DialTlsSection | UpstreamTlsSection,
     server_name: str = "",
     verify: bool = True,
 ) -> ClientTls | None:
     """What this node believes and shows where it dials. Its files are tried."""
+    cert, key = given.cert, given.key
     if (cert is None) != (key is None):
         draft.wrong(path, "cert and key belong together")
         return None
@@ -301,13 +315,13 @@ def resolve_client_tls(
             cert=absolute(draft, (*path, "cert"), cert), key=absolute(draft, (*path, "key"), key)
         )
     settings = ClientTls(
-        ca=absolute(draft, (*path, "ca"), ca) if ca else None,
+        ca=absolute(draft, (*path, "ca"), given.ca) if given.ca else None,
+        crl=tuple(absolute(draft, (*path, "crl"), each) for each in given.crl),
         certificate=certificate,
         server_name=server_name,
         verify=verify,
     )
-    for problem in check_client(settings):
-        draft.wrong(path, problem)
+    say(draft, path, check_client(settings))
     return settings
 
 
@@ -410,7 +424,7 @@ def resolve_dial_tls(draft: Draft, path: KeyPath, entry: ConnectSection) -> Clie
         if given.own():
             draft.wrong(path, "is for https URLs; this one is http")
         return None
-    return resolve_client_tls(draft, path, given.ca, given.cert, given.key)
+    return resolve_client_tls(draft, path, given)
 
 
 def read_token(draft: Draft, path: KeyPath, file: Path) -> Secret | None:

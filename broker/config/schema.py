@@ -95,6 +95,7 @@ def one_or_more(value: object) -> object:
 Name = Annotated[str, Written("name", values.parse_name)]
 UserName = Annotated[str, Written("name", values.parse_user_name)]
 FilePath = Annotated[Path, Written("path", lambda value: Path(values.text(value)))]
+FilePaths = Annotated[list[FilePath], BeforeValidator(one_or_more)]
 Right = Annotated[Match, Written("pattern", values.parse_right)]
 TcpRight = Annotated[
     str, Written("name, or *", lambda value: "*" if value == "*" else values.parse_name(value))
@@ -150,6 +151,7 @@ class TimeoutsSection(Section):
 class CertificateSection(Section):
     cert: FilePath
     key: FilePath
+    ocsp: FilePath | None = None
 
 
 class ClientTlsSection(Section):
@@ -159,6 +161,7 @@ class ClientTlsSection(Section):
         str, Written("none, request or require", values.parse_choice("none", "request", "require"))
     ] = "none"
     ca: FilePath | None = None
+    crl: FilePaths = []
 
 
 class ServerTlsSection(Section):
@@ -167,6 +170,8 @@ class ServerTlsSection(Section):
     certificates: Annotated[list[CertificateSection], Field(min_length=1)]
     min_version: Annotated[str, Written("version", values.parse_choice("1.2", "1.3"))] = "1.2"
     ciphers: Annotated[str, Written("text", values.text)] | None = None
+    groups: Annotated[str, Written("text", values.text)] | None = None
+    tickets: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
     client: ClientTlsSection = ClientTlsSection()
 
 
@@ -227,6 +232,7 @@ class UpstreamTlsSection(Section):
     """TLS of https upstreams."""
 
     ca: FilePath | None = None
+    crl: FilePaths = []
     cert: FilePath | None = None
     key: FilePath | None = None
     server_name: (
@@ -252,6 +258,7 @@ class DialTlsSection(Section):
     """TLS of what is dialled."""
 
     ca: FilePath | None = None
+    crl: FilePaths = []
     cert: FilePath | None = None
     key: FilePath | None = None
 

@@ -23,6 +23,7 @@ from broker import config as configuration
 from broker.config.model import Config
 from broker.errors import ANSWERS, BrokerError, RunError
 from broker.node import systemd
+from broker.node.certificates import DailyLook
 from broker.node.handover import Predecessor, hand_over
 from broker.node.parts import Parts, Plan
 from broker.node.status import node_status
@@ -68,6 +69,7 @@ class Node:
         self._predecessor = predecessor
         self._watchdog = systemd.Watchdog()
         self._handed_over = False
+        self._daily: DailyLook | None = None
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -87,6 +89,7 @@ class Node:
         self.state = "serving"
         if self._predecessor is not None:
             self._predecessor.serving()
+        self._daily = DailyLook(self.parts)
         self._on_change()
         gc.collect()
         gc.freeze()
@@ -146,6 +149,8 @@ class Node:
             return
         self.state = "stopped"
         self._watchdog.stop()
+        if self._daily is not None:
+            self._daily.cancel()
         try:
             await self.parts.close("the node is shutting down")
             if self.admin is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from broker import __version__
 from broker.config.model import Match
 from broker.errors import PROBLEMS
+from broker.node.certificates import certificates_status
 from broker.node.parts import Parts
 from broker.observe.memory import memory_status
 from broker.ports.external import ExternalPort
@@ -40,6 +41,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "connect": [_uplink(uplink) for uplink in parts.uplinks.values()],
         "tunnels": _registered(parts) + _dialled(parts),
         "services": _services(parts),
+        "certificates": certificates_status(parts),
         "memory": memory_status(node.config.limits.memory),
         "loop": node.reactor.counters(),
         "reloads": dict(node.reloads),

@@ -11,7 +11,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.record import AccessLog
 from _fastpath.route import RouteTable
 from broker.config import model
-from broker.ports.certificates import contexts_of
+from broker.ports.certificates import PortTls, tls_of
 from broker.ports.sockets import bound_url
 from broker.services.compiled import admission_of, networks_of, settings_of
 from broker.services.local import LocalServices
@@ -36,7 +36,7 @@ class ExternalPort:
         self.services = services
         self._delegated = delegated
         self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
-        self._tls = contexts_of(config)
+        self.tls: PortTls | None = tls_of(config)
         self._sockets = sockets
         self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
         self._set_addresses()
@@ -48,14 +48,14 @@ class ExternalPort:
                 reactor,
                 fd,
                 self.config.name,
-                "http" if self._tls else self.config.scheme,
+                "http" if self.tls else self.config.scheme,
                 self._settings,
                 VIA,
                 self.services.table,
                 self._delegated,
                 self.config.service,
                 log,
-                self._tls,
+                self.tls,
             )
         except BaseException:
             os.close(fd)
@@ -77,10 +77,10 @@ class ExternalPort:
         """Other limits, and the tables as they are now."""
         self.config = config
         self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
-        self._tls = contexts_of(config)
-        if self._tls is not None:
+        self.tls = tls_of(config)
+        if self.tls is not None:
             for listener in self._listeners:
-                listener.set_tls(self._tls)
+                listener.set_tls(self.tls)
         self._set_addresses()
         self.set_delegated(delegated)
 

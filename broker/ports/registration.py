@@ -21,7 +21,7 @@ from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
 from broker.observe.limited import Limiter
-from broker.ports.certificates import contexts_of
+from broker.ports.certificates import tls_of
 from broker.ports.sockets import bound_url
 from broker.services.compiled import admission_of
 from broker.tls.stream import TlsFailed, TlsStream
@@ -109,7 +109,7 @@ class RegistrationPort:
     ) -> None:
         self.config = config
         self.url = bound_url(config, sockets[0])
-        self._contexts = contexts_of(config)
+        self.tls = tls_of(config)
         self._admission = admission_of(config.addresses)
         self.registry = registry
         self.settings = settings
@@ -140,7 +140,7 @@ class RegistrationPort:
 
     def configure(self, config: model.RegistrationPort, settings: LoginSettings) -> None:
         self.config = config
-        self._contexts = contexts_of(config)
+        self.tls = tls_of(config)
         self.settings = settings
         self._admission = admission_of(config.addresses)
         for member in self.registry.members():
@@ -210,7 +210,7 @@ class RegistrationPort:
 
     def _deny(self, login: Login) -> None:
         """Told why where that would be understood, unless it takes a place from those that may log in."""
-        if self._contexts is None and len(self._logins) < MAX_TOLD:
+        if self.tls is None and len(self._logins) < MAX_TOLD:
             self._begin(login)
             self._refuse(login, NOT_ALLOWED)
             return
@@ -251,7 +251,7 @@ class RegistrationPort:
             return
         if login.refused:
             return  # read and forgotten: closing with unread bytes would destroy our answer
-        if self._contexts is not None:
+        if self.tls is not None:
             plain = self._decrypt(login, chunk)
             if not plain:
                 return
@@ -267,15 +267,12 @@ class RegistrationPort:
 
     def _decrypt(self, login: Login, chunk: bytes) -> bytes:
         """The plaintext that has come; b"" where there is none (yet), or the connection was dropped."""
-        assert self._contexts is not None
+        assert self.tls is not None
         if login.tls is None:
             if chunk[0] != TLS_HANDSHAKE:
-                refusal = Refusal(
-                    400, "bad-request", "This registration port speaks TLS: use https:// instead."
-                )
-                self._refuse(login, refusal)
+                self._refuse(login, Refusal(400, "bad-request", SPEAKS_TLS))
                 return b""
-            login.tls = TlsStream(self._contexts())
+            login.tls = TlsStream(self.tls())
         stream = login.tls
         stream.feed(chunk)
         problem = ""
@@ -294,7 +291,7 @@ class RegistrationPort:
             if problem:
                 self.refusals["tls"] += 1
                 line = f"registration port {self.name}: TLS with {login.address} failed: {problem}"
-                self._warn((login.host, "tls"), line)
+                self._warn((login.host, problem), line)
             self._drop(login)
             return b""
         return plain or b""

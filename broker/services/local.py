@@ -13,6 +13,7 @@ from broker.config.model import ExternalPort, Limits, Match, Service, Timeouts
 from broker.services.compiled import settings_of
 from broker.services.resolver import Resolver
 from broker.services.secure import contexts_of
+from broker.tls.files import Expiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,14 @@ class LocalServices:
 
     def __init__(self, reactor: Reactor, resolver: Resolver) -> None:
         self.table = RouteTable([])
+        self.expiries: list[Expiry] = []
         self._reactor = reactor
         self._resolver = resolver
         self._targets: dict[Match, tuple[Service, Target]] = {}
 
     def apply(self, places: Iterable[Placed]) -> None:
         before, self._targets = self._targets, {}
+        self.expiries = []
         for placed in places:
             self._targets[placed.service.match] = placed.service, self._target(placed, before)
         for _, target in before.values():
@@ -74,6 +77,8 @@ class LocalServices:
         settings = settings_of(placed.limits, placed.timeouts, placed.upgrades)
         known = before.get(service.match)
         contexts = contexts_of(service)
+        for context in (contexts or {}).values():
+            self.expiries += context.expiries
         if known is not None and known[0].upstreams == service.upstreams:
             del before[service.match]
             known[1].set_settings(settings)

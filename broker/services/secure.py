@@ -23,6 +23,7 @@ class UpstreamContext:
         self._host = host
         self._context = ClientContext(settings, host)
         self._limiter = Limiter()
+        self.expiries = self._context.expiries
 
     def __call__(self) -> SSL.Connection:
         return self._context()

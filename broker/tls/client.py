@@ -8,35 +8,28 @@ from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
-from broker.tls.server import INTERMEDIATE, OP_NO_RENEGOTIATION, PROTOCOL, use_certificate
+from broker.tls.files import Expiry, expiry_of, read_own, use_certificate
+from broker.tls.profile import PROTOCOL, new_context, set_ciphers
 from broker.tls.settings import ClientTls
+from broker.tls.trust import believe
 
 
 class ClientContext:
     """Makes connections to one server name. Raises ValueError for files that can't be used."""
 
     def __init__(self, settings: ClientTls, host: str) -> None:
+        self.expiries: list[Expiry] = []
         self._host = settings.server_name or host
         self._verifies = settings.verify
-        self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_options(SSL.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
-        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_cipher_list(INTERMEDIATE.encode())
+        self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
+        set_ciphers(context, None)
         context.set_alpn_protos([PROTOCOL])
         if settings.verify:
-            context.set_verify(
-                SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, good: bool(good)
-            )
-        if settings.ca is None:
-            context.set_default_verify_paths()
-        else:
-            try:
-                context.load_verify_locations(str(settings.ca))
-            except SSL.Error:
-                raise ValueError(f"{settings.ca} holds no CA certificates in PEM form") from None
+            self.expiries += believe(context, settings.ca, settings.crl, SSL.VERIFY_PEER)
         if settings.certificate is not None:
-            use_certificate(context, settings.certificate)
+            own = settings.certificate
+            self.expiries.append(expiry_of(own.cert, read_own(own.cert)))
+            use_certificate(context, own)
 
     def __call__(self) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
@@ -66,10 +59,10 @@ class ClientContext:
             raise ValueError(f"its certificate is valid, but not for {self._host}") from None
 
 
-def check_client(settings: ClientTls) -> list[str]:
-    """What is wrong with the files, one sentence each."""
+def check_client(settings: ClientTls) -> tuple[list[str], list[str]]:
+    """What is wrong with the files, and what soon will be, one sentence each."""
     try:
-        ClientContext(settings, "localhost")
+        context = ClientContext(settings, "localhost")
     except ValueError as error:
-        return [str(error)]
-    return []
+        return [str(error)], []
+    return [], [warning for each in context.expiries if (warning := each.warning())]

@@ -13,6 +13,8 @@ class Certificate:
 
     cert: Path
     key: Path
+    ocsp: Path | None = None
+    """An OCSP response in DER form, which a port staples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,13 @@ class ServerTls:
     min_version: Literal["1.2", "1.3"] = "1.2"
     ciphers: str | None = None
     """Of TLS 1.2, in OpenSSL's words; None: Mozilla's intermediate ones."""
+    groups: str | None = None
+    """Of the key exchange, in OpenSSL's words; None: `profile.GROUPS`."""
+    tickets: bool = True
+    """Whether sessions can be resumed."""
     client_mode: Literal["none", "request", "require"] = "none"
     client_ca: Path | None = None
+    client_crl: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,7 @@ class ClientTls:
 
     ca: Path | None = None
     """None: the CAs of the system."""
+    crl: tuple[Path, ...] = ()
     certificate: Certificate | None = None
     server_name: str = ""
     """Asked for and verified instead of the host that is dialled; "": that host."""

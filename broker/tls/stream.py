@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from OpenSSL import SSL
 
+from broker.tls.trust import verdict
+
 READ_SIZE = 65536
 
 
@@ -26,7 +28,7 @@ class TlsStream:
         except SSL.WantReadError:
             return False
         except SSL.Error as error:
-            raise TlsFailed(explain(error)) from None
+            raise TlsFailed(verdict(self.connection) or explain(error)) from None
         self.established = True
         return True
 
@@ -63,16 +65,26 @@ class TlsStream:
         return self.pending()
 
 
+# What OpenSSL says, or a part of it; what the other side's alerts say of us (RFC 8446 6.2).
 WORDS = {
     "certificate verify failed": "the certificate is not trusted: no known CA signed it, or it has expired",
     "wrong version number": "the other side does not speak TLS",
-    "tlsv1 alert unknown ca": "the other side does not know the CA of our certificate",
-    "tlsv13 alert certificate required": "the other side wants a certificate, and none is configured",
+    "packet length too long": "the other side does not speak TLS",
+    "alert unknown ca": "the other side does not know the CA of our certificate",
+    "alert certificate required": "the other side wants a certificate, and none is configured",
+    "alert certificate expired": "the other side says that our certificate has expired",
+    "alert certificate revoked": "the other side says that our certificate has been revoked",
+    "alert certificate unknown": "the other side does not accept our certificate",
+    "alert bad certificate": "the other side does not accept our certificate",
+    "alert unsupported certificate": "the other side says that our certificate is not for this use",
     "peer did not return a certificate": "the other side showed no certificate",
-    "tlsv1 alert protocol version": "no TLS version is common to both sides",
+    "alert protocol version": "no TLS version is common to both sides",
     "unsupported protocol": "no TLS version is common to both sides",
     "no shared cipher": "no cipher is common to both sides",
-    "sslv3 alert certificate expired": "the other side says that our certificate has expired",
+    "no suitable key share": "no group for the key exchange is common to both sides",
+    "no shared group": "no group for the key exchange is common to both sides",
+    "alert handshake failure": "the other side found no common cipher or group, or wants a certificate",
+    "unexpected eof": "the connection ended",
 }
 
 

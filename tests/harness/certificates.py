@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
@@ -34,14 +35,14 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._count = 0
-        certificate = self._sign(
+        self._certificate = self._sign(
             self._name,
             self._key,
             [(x509.BasicConstraints(ca=True, path_length=0), True)],
             datetime.now(UTC) + 365 * DAY,
         )
         self.ca = directory / f"{name.replace(' ', '-')}.pem"
-        self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, *names: str, days: float = 30, key: Key | None = None, subject: str = "") -> Files:
         """A certificate for these DNS names (none: for a client); `days` below 0: expired."""
@@ -64,6 +65,47 @@ class Authority:
             )
         )
         return files
+
+    def crl(self, *revoked: Files, hours: float = 24, name: str = "") -> Path:
+        """A new list of what this CA has revoked; `hours` below 0: out of date."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - 10 * DAY)
+            .next_update(now + timedelta(hours=hours))
+        )
+        for files in revoked:
+            serial = x509.load_pem_x509_certificate(files.cert.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY)
+            builder = builder.add_revoked_certificate(entry.build())
+        self._count += 1
+        path = self.directory / (name or f"{self._count}.crl")
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def ocsp(self, files: Files, hours: float = 24, status: ocsp.OCSPCertStatus | None = None) -> Path:
+        """A response for one certificate, as a responder of this CA would give it."""
+        now = datetime.now(UTC)
+        status = status or ocsp.OCSPCertStatus.GOOD
+        revoked = status is ocsp.OCSPCertStatus.REVOKED
+        builder = (
+            ocsp.OCSPResponseBuilder()
+            .add_response(
+                cert=x509.load_pem_x509_certificate(files.cert.read_bytes()),
+                issuer=self._certificate,
+                algorithm=hashes.SHA1(),
+                cert_status=status,
+                this_update=now - 10 * DAY,
+                next_update=now + timedelta(hours=hours),
+                revocation_time=now - DAY if revoked else None,
+                revocation_reason=None,
+            )
+            .responder_id(ocsp.OCSPResponderEncoding.HASH, self._certificate)
+        )
+        path = files.cert.with_suffix(".ocsp")
+        path.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+        return path
 
     def _sign(
         self,
