@@ -3,9 +3,10 @@
 from libc.string cimport memset
 
 cimport cython
+from _fastpath.address cimport ADDRESS_TEXT, write_address
 from _fastpath.answers cimport Answer, answer_for
 from _fastpath.end cimport (
-    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_INTERNAL, CODE_NO_AGENT, CODE_NO_SERVICE,
+    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_FORBIDDEN, CODE_INTERNAL, CODE_NO_AGENT, CODE_NO_SERVICE,
     CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
@@ -39,6 +40,7 @@ cdef bytes plain_answer = (
 cdef const char* PLAIN_ANSWER = plain_answer
 cdef size_t PLAIN_SIZE = len(plain_answer)
 
+cdef char claimant[ADDRESS_TEXT]          # of the record that is being written
 cdef Field held_fields[MAX_FIELDS]
 cdef ScanLimits held_limits       # a held head has met its limits before it was made canonical
 held_limits.head = MAX_CANONICAL_HEAD
@@ -258,6 +260,8 @@ cdef class Client(ResponseWriter):
         self.egress = self.route(data, head, &ambiguous)
         if isinstance(self.egress, Pool):
             self.settings = (<Pool>self.egress).settings      # the service's own over its port's
+        if self.trusted:
+            self.identify(data, head)
         self.total_deadline_ms = (
             self.reactor.now_ms + self.settings.total_timeout if self.settings.total_timeout else 0
         )
@@ -268,7 +272,10 @@ cdef class Client(ResponseWriter):
             self.drop_stash(used)
         elif head.size + body_size > used and not self.keep(data + used, head.size + body_size - used):
             return
-        if ambiguous:
+        if self.trusted and self.listener.admission is not None and not self.listener.admission.admits(self.claimant):
+            self.listener.denied += 1
+            self.answer(CODE_FORBIDDEN, NEVER_SENT)
+        elif ambiguous:
             self.answer(CODE_BAD_REQUEST, NEVER_SENT)
         elif self.egress is None:
             self.answer(CODE_NO_SERVICE, NEVER_SENT)
@@ -372,6 +379,8 @@ cdef class Client(ResponseWriter):
 
     cdef void next_request(self) noexcept:
         self.release_held()
+        self.request_id.size = 0
+        self.claimed = False
         self.egress = None
         self.settings = self.listener.settings                # which may have been swapped
         self.state = CLIENT_HEAD
@@ -469,6 +478,12 @@ cdef class Client(ResponseWriter):
         record.port = self.listener.name_bytes
         record.address = self.address
         record.address_size = self.address_size
+        if self.claimed:
+            record.address = claimant
+            record.address_size = write_address(self.claimant, claimant)
+        if self.request_id.size and self.held != NULL:
+            record.request_id = self.held + self.request_id.start
+            record.request_id_size = self.request_id.size
         record.head = self.held
         record.head_size = self.held_head
         record.status = self.status if self.reply_done else 0

@@ -12,6 +12,7 @@
 # Borrowed memory only; nothing is kept.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from _fastpath.forwarded cimport Claim
 from _fastpath.http1 cimport Head, Span
 
 cdef struct Origin:               # what the node knows about who asks; all borrowed, sizes may be 0
@@ -23,9 +24,12 @@ cdef struct Origin:               # what the node knows about who asks; all borr
     uint32_t via_size
     const unsigned char* extra            # complete field lines that the node adds ("Broker-User: x\r\n"...)
     uint32_t extra_size
-    uint8_t trust_forwarded               # the peer is a trusted proxy: keep and append its X-Forwarded-* and
-                                          # Forwarded; else they are removed and written anew
     Span upgrade                          # the protocol that may be upgraded to, in the scanned head; size 0: none
+    uint8_t trust_forwarded               # keep X-Forwarded-* and Forwarded, and append to them; else they are removed and
+                                          # written anew
+    const Claim* claim                    # the peer is a trusted proxy: what of them is believed. NULL: all of it
+    const unsigned char* new_id           # ID_SIZE bytes for X-Request-Id where there is none that may stay. NULL: it is left alone
+    Span* request_id                      # is told where it stands in what was written
 
 # How the connection to a client must end or go on after this response.
 cdef struct Reply:

@@ -1,5 +1,7 @@
 """Canonical heads, for tests. The connections use the C functions of forward.pxd."""
 
+from _fastpath.networks import Networks
+
 def rewrite_request(
     data: bytes,
     *,
@@ -10,9 +12,12 @@ def rewrite_request(
     trust: bool = False,
     upgrade: bool = False,
     capacity: int | None = None,
+    proxies: Networks | None = None,
+    new_id: bytes = b"",
 ) -> bytes | None:
     """What write_request makes of a request's head; None where it does not fit into `capacity`.
 
+    `proxies`: the head came from `address`, which is a trusted proxy. `new_id`: 32 bytes.
     Raises ValueError where `data` is not a whole head without fault.
     """
 

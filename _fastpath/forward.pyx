@@ -10,77 +10,34 @@ Decisions:
   stays HTTP/1.0: there is no host to write. Expect from HTTP/1.0 is not forwarded (RFC 9110 10.1.1).
 * Fields that only nodes may set (Broker-*, Client-Cert and kin) never cross from a client, Broker-* never from an
   upstream; neither do their look-alikes with '_'. X-Forwarded-*, X-Real-IP and Forwarded of a client that is not trusted
-  are removed. Of a trusted one they stay; our hop is appended to X-Forwarded-For and Forwarded, and X-Forwarded-Proto
-  and -Host are written where they are missing: the first proxy knows best.
+  are removed. Of a trusted one they stay as far as they are believed (forwarded.pxd); our hop is appended to X-Forwarded-For and
+  Forwarded, and X-Forwarded-Proto and -Host are written where they are missing: the first proxy knows best.
+* X-Request-Id stays where it is one field of at most 128 letters, digits and -._~:/+=@, whoever sent it; else it is made anew.
 * TE stays on its hop. Trailer crosses, except to a client of HTTP/1.0, who gets no trailers.
 * A size of 0 in Origin or Reply means that nothing is written of it.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy, strlen
+from libc.string cimport memchr
 
+from _fastpath.address cimport ADDRESS_SIZE, read_address
+from _fastpath.forwarded cimport Claim, is_sane_id, is_scheme, read_claim
+from _fastpath.ids cimport ID_SIZE
+from _fastpath.networks cimport Networks
 from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_UNTIL_CLOSE, FIELD_BROKER, FIELD_CLIENT_CERT, FIELD_CONTENT_LENGTH, FIELD_EXPECT,
     FIELD_FORWARDED, FIELD_HOST, FIELD_LOOKALIKE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
-    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_OTHER, FIELD_X_FORWARDED_PROTO,
+    FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_OTHER, FIELD_X_FORWARDED_PROTO, FIELD_X_REQUEST_ID,
     MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, Field, Head, ScanLimits, Span,
     scan_request, scan_response,
 )
-
-cdef struct Writer:
-    const unsigned char* data     # the scanned head
-    const Head* head
-    unsigned char* at
-    unsigned char* end
-    uint32_t run                  # first byte of `data` that is neither written nor passed over
-    bint full                     # something did not fit: all that follows is dropped
+from _fastpath.writer cimport Writer, close_writer, flush, open_writer, part, put, text
 
 cdef uint64_t FORWARDED_FIELDS = (
     1 << FIELD_X_FORWARDED_FOR | 1 << FIELD_X_FORWARDED_PROTO | 1 << FIELD_X_FORWARDED_HOST
     | 1 << FIELD_X_FORWARDED_OTHER | 1 << FIELD_FORWARDED
 )
 cdef uint64_t NODE_FIELDS = 1 << FIELD_BROKER | 1 << FIELD_CLIENT_CERT | 1 << FIELD_LOOKALIKE
-
-
-# --- writing -----------------------------------------------------------------
-
-cdef inline void put(Writer* writer, const void* bytes, size_t size) noexcept nogil:
-    if <size_t>(writer.end - writer.at) < size:
-        writer.full = True
-        writer.end = writer.at
-        return
-    memcpy(writer.at, bytes, size)
-    writer.at += size
-
-
-cdef inline void text(Writer* writer, const char* bytes) noexcept nogil:
-    put(writer, bytes, strlen(bytes))
-
-
-cdef inline void part(Writer* writer, Span span) noexcept nogil:
-    put(writer, writer.data + span.start, span.size)
-
-
-# Writes what was passed unchanged so far, up to `stop`; goes on at `next`.
-cdef inline void flush(Writer* writer, uint32_t stop, uint32_t next) noexcept nogil:
-    if stop > writer.run:
-        put(writer, writer.data + writer.run, stop - writer.run)
-    writer.run = next
-
-
-cdef inline void open_writer(Writer* writer, const unsigned char* data, const Head* head,
-                             unsigned char* out, size_t capacity) noexcept nogil:
-    writer.data = data
-    writer.head = head
-    writer.at = out
-    writer.end = out + capacity
-    writer.full = False
-    writer.run = 0
-
-
-cdef inline Py_ssize_t close_writer(Writer* writer, const unsigned char* out) noexcept nogil:
-    text(writer, b"\r\n")
-    return -1 if writer.full else writer.at - out
 
 
 # --- fields --------------------------------------------------------------------
@@ -166,18 +123,23 @@ cdef void put_request_line(Writer* writer) noexcept nogil:
         text(writer, b"\r\n")
 
 
+# for=192.0.2.1 or for="[2001:db8::1]"
+cdef void put_node(Writer* writer, const void* address, uint32_t size) noexcept nogil:
+    cdef bint quoted = size and memchr(address, 58, size) != NULL
+    text(writer, b"for=")
+    if size == 0:
+        text(writer, b"unknown")
+        return
+    text(writer, b"\"[" if quoted else b"")
+    put(writer, address, size)
+    text(writer, b"]\"" if quoted else b"")
+
+
 # for=192.0.2.1;host="a:80";proto=http
 cdef void put_forwarded(Writer* writer, const Origin* origin) noexcept nogil:
     cdef Span host = writer.head.host
     cdef bint quoted
-    text(writer, b"for=")
-    if origin.address_size == 0:
-        text(writer, b"unknown")
-    else:
-        quoted = memchr(origin.address, 58, origin.address_size) != NULL
-        text(writer, b"\"[" if quoted else b"")
-        put(writer, origin.address, origin.address_size)
-        text(writer, b"]\"" if quoted else b"")
+    put_node(writer, origin.address, origin.address_size)
     if host.size:
         quoted = memchr(writer.data + host.start, 58, host.size) != NULL
         text(writer, b";host=\"" if quoted else b";host=")
@@ -187,6 +149,39 @@ cdef void put_forwarded(Writer* writer, const Origin* origin) noexcept nogil:
         text(writer, b";proto=")
         put(writer, origin.scheme, origin.scheme_size)
     text(writer, b"\r\n")
+
+
+# Of a field of a trusted proxy, what is believed: all, the rest of the first line that is, or nothing.
+cdef bint put_believed(Writer* writer, const Origin* origin, uint32_t index) noexcept nogil:
+    cdef const Field* field = &writer.head.fields[index]
+    cdef const Claim* claim = origin.claim
+    cdef Field rest = field[0]
+    if field.known != claim.known or index < claim.field:
+        return False
+    if index == claim.field:
+        rest.value.size -= claim.start - rest.value.start
+        rest.value.start = claim.start
+    if not is_last(writer.head, index):
+        put_field(writer, &rest)
+        return True
+    begin_list(writer, &rest)
+    if field.known == FIELD_FORWARDED:
+        put_forwarded(writer, origin)
+    else:
+        put(writer, origin.address, origin.address_size)
+        text(writer, b"\r\n")
+    return True
+
+
+cdef uint64_t keep_id(Writer* writer, const Origin* origin, uint32_t index) noexcept nogil:
+    cdef const Field* field = &writer.head.fields[index]
+    if origin.new_id != NULL:
+        if not is_sane_id(writer.data, writer.head, index):
+            return 0
+        origin.request_id.start = <uint32_t>(writer.at - writer.out) + field.name.size + 2
+        origin.request_id.size = field.value.size
+    put_field(writer, field)
+    return <uint64_t>1 << FIELD_X_REQUEST_ID
 
 
 # A field that does not simply cross. Returns its bit where it stays, so that it is not added again.
@@ -205,6 +200,13 @@ cdef uint64_t request_field(Writer* writer, const Origin* origin, uint32_t index
         return bit
     if bit & NODE_FIELDS or (bit & FORWARDED_FIELDS and not origin.trust_forwarded):
         return 0
+    if field.known == FIELD_X_REQUEST_ID:
+        return keep_id(writer, origin, index)
+    if origin.claim != NULL:
+        if field.known == FIELD_X_FORWARDED_FOR or field.known == FIELD_FORWARDED:
+            return bit if put_believed(writer, origin, index) else 0
+        if field.known == FIELD_X_FORWARDED_PROTO and not is_scheme(writer.data, writer.head, index):
+            return 0
     if field.known == FIELD_EXPECT and writer.head.minor == 0:
         return bit
     if is_last(writer.head, index):
@@ -228,8 +230,12 @@ cdef uint64_t request_field(Writer* writer, const Origin* origin, uint32_t index
 # What the node adds. `have`: fields that stayed.
 cdef void put_origin(Writer* writer, const Origin* origin, uint64_t have) noexcept nogil:
     cdef bint known = origin.address_size != 0 or origin.scheme_size != 0
+    cdef bint named = origin.claim != NULL and origin.claim.known != 0
     if origin.address_size and not have >> FIELD_X_FORWARDED_FOR & 1:
         text(writer, b"X-Forwarded-For: ")
+        if named:
+            put(writer, origin.claim.address, origin.claim.address_size)
+            text(writer, b", ")
         put(writer, origin.address, origin.address_size)
         text(writer, b"\r\n")
     if origin.scheme_size and not have >> FIELD_X_FORWARDED_PROTO & 1:
@@ -242,10 +248,19 @@ cdef void put_origin(Writer* writer, const Origin* origin, uint64_t have) noexce
         text(writer, b"\r\n")
     if known and not have >> FIELD_FORWARDED & 1:
         text(writer, b"Forwarded: ")
+        if named:
+            put_node(writer, origin.claim.address, origin.claim.address_size)
+            text(writer, b", ")
         put_forwarded(writer, origin)
     if origin.via_size and not have >> FIELD_VIA & 1:
         text(writer, b"Via: ")
         put_via(writer, origin.via, origin.via_size)
+    if origin.new_id != NULL and not have >> FIELD_X_REQUEST_ID & 1:
+        text(writer, b"X-Request-Id: ")
+        origin.request_id.start = <uint32_t>(writer.at - writer.out)
+        origin.request_id.size = ID_SIZE
+        put(writer, origin.new_id, ID_SIZE)
+        text(writer, b"\r\n")
     if origin.extra_size:
         put(writer, origin.extra, origin.extra_size)
     if origin.upgrade.size:
@@ -258,7 +273,7 @@ cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const
     cdef const Field* field
     cdef uint32_t at, stop
     cdef uint64_t have = 0
-    cdef uint64_t touched = NODE_FIELDS | FORWARDED_FIELDS | <uint64_t>1 << FIELD_VIA
+    cdef uint64_t touched = NODE_FIELDS | FORWARDED_FIELDS | <uint64_t>1 << FIELD_VIA | <uint64_t>1 << FIELD_X_REQUEST_ID
     open_writer(&writer, data, head, out, capacity)
     if head.minor == 1 and not head.absolute_form:
         writer.run = head.method.start
@@ -437,11 +452,17 @@ cdef object written(Py_ssize_t size, bytearray out):
 
 
 def rewrite_request(data: bytes, *, address: bytes = b"", scheme: bytes = b"", via: bytes = b"",
-                    extra: bytes = b"", trust: bool = False, upgrade: bool = False,
-                    capacity: int | None = None) -> bytes | None:
-    """What write_request makes of a request's head; None where it does not fit into `capacity`."""
+                    extra: bytes = b"", trust: bool = False, upgrade: bool = False, capacity: int | None = None,
+                    proxies: Networks | None = None, new_id: bytes = b"") -> bytes | None:
+    """What write_request makes of a request's head; None where it does not fit into `capacity`.
+
+    `proxies`: the head came from `address`, which is a trusted proxy. `new_id`: 32 bytes.
+    """
     cdef Head head
     cdef Origin origin
+    cdef Claim claim
+    cdef Span placed
+    cdef unsigned char raw[ADDRESS_SIZE]
     cdef Py_ssize_t size
     cdef uint32_t at
     scan_whole(data, False, 0, &head)
@@ -453,11 +474,19 @@ def rewrite_request(data: bytes, *, address: bytes = b"", scheme: bytes = b"", v
     origin.via_size = len(via)
     origin.extra = extra
     origin.extra_size = len(extra)
-    origin.trust_forwarded = trust
     origin.upgrade.start = origin.upgrade.size = 0
     for at in range(head.field_count):
         if upgrade and head.upgrade and head.fields[at].known == FIELD_UPGRADE:
             origin.upgrade = head.fields[at].value
+    origin.trust_forwarded = trust or proxies is not None
+    origin.claim = NULL
+    if proxies is not None and read_address(address, len(address), raw):
+        read_claim(data, &head, proxies, raw, &claim)
+        origin.claim = &claim
+    origin.new_id = NULL
+    origin.request_id = &placed
+    if len(new_id) == ID_SIZE:
+        origin.new_id = new_id
     room = head.size + 1024 + len(address) + len(scheme) + len(via) + len(extra)
     out = bytearray(room if capacity is None else capacity)
     size = write_request(data, &head, &origin, out, len(out))

@@ -11,6 +11,8 @@ cdef struct Record:               # all borrowed for the call
     uint32_t address_size
     const unsigned char* head     # canonical request head; NULL where none was accepted
     uint32_t head_size
+    const unsigned char* request_id
+    uint32_t request_id_size      # 0: none
     PyObject* service             # Egress or NULL / None
     uint16_t status               # 0: cut
     uint16_t failure              # Code or 0

@@ -72,6 +72,9 @@ cdef class AccessLog:
                 if space != NULL:
                     self.put(b'","target":"')
                     self.put_text(head, space - head)
+        if record.request_id_size:
+            self.put(b'","request_id":"')
+            self.put_text(record.request_id, record.request_id_size)
         if record.service != NULL and <object>record.service is not None:
             service = <Egress>record.service
             self.put(b'","service":"')

@@ -6,7 +6,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.connection cimport Connection
-from _fastpath.http1 cimport ChunkedDecoder, Head
+from _fastpath.forwarded cimport Claim
+from _fastpath.http1 cimport ChunkedDecoder, Head, Span
 
 cdef enum ClientState:
     CLIENT_HEAD = 0               # waits for a request, or for the rest of its head
@@ -25,6 +26,7 @@ cdef class RequestReader(Connection):
     cdef uint32_t scan_resume
     cdef unsigned char* held      # head, then body
     cdef uint32_t held_head, held_body
+    cdef Span request_id          # where it stands in `held`
     cdef ChunkedDecoder* decoder  # while a chunked request body is read
     cdef uint64_t request_left    # of a body with a length
     cdef uint64_t request_seen    # body bytes passed on
@@ -37,6 +39,8 @@ cdef class RequestReader(Connection):
     cdef uint8_t whole            # `held` has all of it: may be sent again
     cdef bytes upgrade            # the protocol that the request asks for and may change to; None: none
     cdef uint8_t upgraded         # it was changed to: bytes of any kind go both ways, until both directions have ended
+    cdef uint8_t claimed          # the request is another client's: the connection is a trusted proxy's
+    cdef unsigned char claimant[16]       # ... that one's address
 
     # hooks
     cdef void begin(self, const unsigned char* data, const Head* head,
@@ -53,6 +57,8 @@ cdef class RequestReader(Connection):
     cdef bint read_head(self) noexcept
     cdef bint pump(self) noexcept
     cdef bint discard(self) noexcept
+    # Whose request it is, where the connection is a trusted proxy's: before hold, which writes it down.
+    cdef void identify(self, const unsigned char* data, const Head* head) noexcept
     # The canonical request becomes `held`; False where there is no memory.
     cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept
     cdef void release_held(self) noexcept

@@ -5,15 +5,18 @@ from libc.string cimport memcpy, memmove, memset
 
 cimport cython
 from _fastpath.connection cimport HANDSHAKE_RECORD
+from _fastpath.address cimport ADDRESS_SIZE, read_address
 from _fastpath.end cimport (
     CODE_BAD_CODING, CODE_BAD_REQUEST, CODE_BAD_VERSION, CODE_BODY_TOO_LARGE, CODE_HEAD_TOO_LARGE, CODE_OVERLOADED,
     CODE_URI_TOO_LONG, MAYBE_SENT, NEVER_SENT,
 )
 from _fastpath.forward cimport Origin, write_request
+from _fastpath.forwarded cimport Claim, read_claim
 from _fastpath.http1 cimport (
     BODY_CHUNKED, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS, MAX_HEAD, SCAN_CODING, SCAN_HEAD_TOO_LARGE,
     SCAN_URI_TOO_LONG, SCAN_VERSION, ChunkedDecoder, Field, Head, chunked_clear, chunked_next, scan_request,
 )
+from _fastpath.ids cimport ID_SIZE, make_id
 from _fastpath.reactor cimport READ_SIZE
 from _fastpath.socket cimport OUT_LOW, RECV_AGAIN, uncork
 from _fastpath.upgrade cimport offered
@@ -22,6 +25,7 @@ cdef enum:
     LINGER_BYTES = 1048576
 
 cdef Field request_fields[MAX_FIELDS]
+cdef Claim claim                  # of the request that is being begun
 
 
 cdef uint16_t scan_code(int error) noexcept:
@@ -124,10 +128,18 @@ cdef class RequestReader(Connection):
         self.begin(data, &head, data + result, size - <size_t>result)
         return True
 
+    cdef void identify(self, const unsigned char* data, const Head* head) noexcept:
+        cdef unsigned char peer[ADDRESS_SIZE]
+        read_address(<const unsigned char*>self.address, self.address_size, peer)
+        read_claim(data, head, self.listener.trusted, peer, &claim)
+        self.claimed = claim.known != 0
+        memcpy(self.claimant, claim.raw, ADDRESS_SIZE)
+
     cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept:
         # The canonical request, and its body where that is all there: until the response, it may be sent again.
         cdef size_t capacity = head.size + 2048
         cdef unsigned char* out = self.reactor.borrow(capacity)
+        cdef unsigned char new_id[ID_SIZE]
         cdef Origin origin
         cdef Py_ssize_t size
         if out == NULL:
@@ -140,11 +152,15 @@ cdef class RequestReader(Connection):
         origin.via_size = <uint32_t>len(self.listener.via)
         origin.extra = NULL
         origin.extra_size = 0
-        origin.trust_forwarded = False
         origin.upgrade = offered(data, head, self.settings.upgrades)
         self.upgrade = (
             data[origin.upgrade.start:origin.upgrade.start + origin.upgrade.size].lower() if origin.upgrade.size else None
         )
+        origin.trust_forwarded = self.trusted
+        origin.claim = &claim if self.trusted else NULL
+        make_id(new_id)
+        origin.new_id = new_id
+        origin.request_id = &self.request_id
         size = write_request(data, head, &origin, out, capacity)
         if size < 0:
             return False

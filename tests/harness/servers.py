@@ -111,22 +111,23 @@ defaults
     timeout client 30s
     timeout server 30s
     timeout http-request 10s
+    {option}
 frontend front
     bind 127.0.0.1:{port}
     default_backend back
 backend back
-    server origin 127.0.0.1:{upstream}
+    server origin 127.0.0.1:{upstream} {server}
 """
 
 
 class Haproxy:
     """One plain HTTP hop in front of a port; the harness proves itself on it."""
 
-    def __init__(self, directory: Path, upstream: int) -> None:
+    def __init__(self, directory: Path, upstream: int, option: str = "", server: str = "") -> None:
         self.port = free_port()
         self.address = ("127.0.0.1", self.port)
         config = directory / "haproxy.cfg"
-        config.write_text(HAPROXY.format(port=self.port, upstream=upstream))
+        config.write_text(HAPROXY.format(port=self.port, upstream=upstream, option=option, server=server))
         self.process = Process(
             [program("haproxy", "haproxy"), "-db", "-f", str(config)], name="haproxy", forbidden=None
         )

@@ -4,6 +4,8 @@ import pytest
 
 from _fastpath.forward import rewrite_reply, rewrite_request, rewrite_response
 from _fastpath.http1 import parse_request, parse_response
+from _fastpath.ids import new_id
+from _fastpath.networks import Networks
 
 ADDED = (
     b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n"
@@ -11,7 +13,7 @@ ADDED = (
 )
 
 
-def forwarded(head: bytes, **options: bool | bytes) -> bytes:
+def forwarded(head: bytes, **options: bool | bytes | Networks) -> bytes:
     """A request as it crosses a node, for a client at 192.0.2.1."""
     given = {"address": b"192.0.2.1", "scheme": b"http", "via": b"broker"} | options
     result = rewrite_request(head, **given)  # type: ignore[arg-type]
@@ -120,6 +122,141 @@ def test_a_trusted_proxy_is_appended_to() -> None:
     assert forwarded(post(b"X-Forwarded-For:\r\n"), trust=True).startswith(
         post(b"X-Forwarded-For: 192.0.2.1\r\n")[:-2]
     )
+
+
+# --- trusted proxies -----------------------------------------------------------------------
+
+PROXIES = Networks(["192.0.2.0/24", "10.0.0.0/8", "2001:db8::/32"])
+
+
+def through(fields: bytes) -> dict[bytes, bytes]:
+    """The fields that say whose a request is, as they cross a node that trusts the proxy it came from."""
+    head = forwarded(post(fields), proxies=PROXIES)
+    lines = [line.partition(b": ") for line in head.split(b"\r\n")[1:-2]]
+    names = [name.lower() for name, _, _ in lines]
+    found: dict[bytes, bytes] = {}
+    for name, (_, _, value) in zip(names, lines, strict=True):
+        found[name] = found[name] + b" | " + value if name in found else value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sent", "chain", "client"),
+    [
+        ([], b"192.0.2.1", b""),
+        ([b"203.0.113.9"], b"203.0.113.9, 192.0.2.1", b"203.0.113.9"),
+        ([b"203.0.113.9:4711"], b"203.0.113.9:4711, 192.0.2.1", b"203.0.113.9"),
+        ([b"6.6.6.6, 203.0.113.9"], b"203.0.113.9, 192.0.2.1", b"203.0.113.9"),
+        ([b"6.6.6.6 ,\t203.0.113.9 , 10.0.0.2"], b"203.0.113.9 , 10.0.0.2, 192.0.2.1", b"203.0.113.9"),
+        ([b"6.6.6.6", b"203.0.113.9"], b"203.0.113.9, 192.0.2.1", b"203.0.113.9"),
+        ([b"6.6.6.6, 203.0.113.9", b"10.0.0.2"], b"203.0.113.9 | 10.0.0.2, 192.0.2.1", b"203.0.113.9"),
+        ([b"10.0.0.3, 10.0.0.2"], b"10.0.0.3, 10.0.0.2, 192.0.2.1", b"10.0.0.3"),
+        ([b"6.6.6.6, unknown"], b"192.0.2.1", b""),
+        ([b"6.6.6.6, unknown, 10.0.0.2"], b"10.0.0.2, 192.0.2.1", b"10.0.0.2"),
+        ([b"6.6.6.6, "], b"192.0.2.1", b""),
+        ([b"203.0.113.9,,10.0.0.2"], b"10.0.0.2, 192.0.2.1", b"10.0.0.2"),
+        ([b""], b"192.0.2.1", b""),
+        ([b"2001:4860::1"], b"2001:4860::1, 192.0.2.1", b'"[2001:4860::1]"'),
+        (
+            [b"[2001:4860::1]:80, 2001:db8::2"],
+            b"[2001:4860::1]:80, 2001:db8::2, 192.0.2.1",
+            b'"[2001:4860::1]"',
+        ),
+        ([b"::ffff:203.0.113.9"], b"::ffff:203.0.113.9, 192.0.2.1", b"203.0.113.9"),
+        (
+            [b"6.6.6.6, " + b", ".join([b"10.0.0.2"] * 40)],
+            b", ".join([b"10.0.0.2"] * 32) + b", 192.0.2.1",
+            b"10.0.0.2",
+        ),
+    ],
+)
+def test_the_client_is_the_last_address_that_is_no_proxy(
+    sent: list[bytes], chain: bytes, client: bytes
+) -> None:
+    found = through(b"".join(b"X-Forwarded-For: " + each + b"\r\n" for each in sent))
+    assert found[b"x-forwarded-for"] == chain
+    first = b"for=" + client + b", " if client else b""
+    assert found[b"forwarded"] == first + b"for=192.0.2.1;host=a;proto=http"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept", "client"),
+    [
+        (b"for=203.0.113.9", b"for=203.0.113.9", b"203.0.113.9"),
+        (
+            b"For=203.0.113.9;proto=https;by=10.0.0.1",
+            b"For=203.0.113.9;proto=https;by=10.0.0.1",
+            b"203.0.113.9",
+        ),
+        (b"for=6.6.6.6, proto=http; for=203.0.113.9", b"proto=http; for=203.0.113.9", b"203.0.113.9"),
+        (b'for=6.6.6.6,for="203.0.113.9:80"', b'for="203.0.113.9:80"', b"203.0.113.9"),
+        (b'for="[2001:4860::1]:80", for=10.0.0.2', b'for="[2001:4860::1]:80", for=10.0.0.2', b"2001:4860::1"),
+        (b'host="a,for=6.6.6.6";for=203.0.113.9', b'host="a,for=6.6.6.6";for=203.0.113.9', b"203.0.113.9"),
+        (b'for=203.0.113.9, host="a\\",for=6.6.6.6"', b"", b""),
+        (b'host="a, for=6.6.6.6', b"", b""),
+        (b"for=203.0.113.9;for=6.6.6.6", b"", b""),
+        (b"for=6.6.6.6, for=unknown", b"", b""),
+        (b"for=_hidden", b"", b""),
+        (b"by=10.0.0.1", b"", b""),
+    ],
+)
+def test_forwarded_counts_where_there_is_no_x_forwarded_for(sent: bytes, kept: bytes, client: bytes) -> None:
+    found = through(b"Forwarded: " + sent + b"\r\n")
+    begun = kept + b", " if kept else b""
+    assert found[b"forwarded"] == begun + b"for=192.0.2.1;host=a;proto=http"
+    assert found[b"x-forwarded-for"] == (client + b", " if client else b"") + b"192.0.2.1"
+    both = through(b"Forwarded: " + sent + b"\r\nX-Forwarded-For: 203.0.113.1\r\n")
+    assert both[b"forwarded"] == b"for=203.0.113.1, for=192.0.2.1;host=a;proto=http"
+    assert both[b"x-forwarded-for"] == b"203.0.113.1, 192.0.2.1"
+
+
+def test_what_else_a_trusted_proxy_says() -> None:
+    assert through(b"X-Forwarded-Proto: HTTPS\r\n")[b"x-forwarded-proto"] == b"HTTPS"
+    for odd in (
+        b"X-Forwarded-Proto: ftp\r\n",
+        b"X-Forwarded-Proto: https, http\r\n",
+        b"X-Forwarded-Proto: https\r\n" * 2,
+    ):
+        assert through(odd)[b"x-forwarded-proto"] == b"http"
+    assert through(b"X-Forwarded-Host: b\r\n")[b"x-forwarded-host"] == b"b"
+    assert b"broker-user" not in through(b"Broker-User: root\r\nX_Forwarded_For: 1.1.1.1\r\n")
+
+
+# --- request ids ---------------------------------------------------------------------------
+
+MADE = b"0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ([], None),
+        ([b"a"], b"a"),
+        ([b"Az09-._~:/+=@"], b"Az09-._~:/+=@"),
+        ([b"x" * 128], b"x" * 128),
+        ([b"x" * 129], None),
+        ([b""], None),
+        ([b"a b"], None),
+        ([b'a"b'], None),
+        ([b"a\tb"], None),
+        ([b"\xe4"], None),
+        ([b"a,b"], None),
+        ([b"a", b"a"], None),
+    ],
+)
+def test_a_request_id_is_kept_or_made(sent: list[bytes], kept: bytes | None) -> None:
+    fields = b"".join(b"x-request-id: " + each + b"\r\n" for each in sent)
+    head = bare(post(b"A: b\r\n" + fields + b"C: d\r\n"), new_id=MADE)
+    if kept is not None:
+        assert head == post(b"A: b\r\n" + fields + b"C: d\r\n")
+    else:
+        assert head == post(b"A: b\r\nC: d\r\nX-Request-Id: " + MADE + b"\r\n")
+
+
+def test_ids_are_random() -> None:
+    made = {new_id() for _ in range(2000)}
+    assert len(made) == 2000
+    assert all(len(each) == 32 and int(each, 16) >= 0 for each in made)
 
 
 @pytest.mark.parametrize(

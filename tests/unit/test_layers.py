@@ -45,6 +45,9 @@ LEVELS = {
         "hello",
         "upgrade",
         "websocket",
+        "forwarded",
+        "ids",
+        "writer",
     },
     "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
