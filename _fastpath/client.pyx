@@ -28,7 +28,7 @@ cdef enum:
     SERVE_STEPS = 8               # reads or requests in one turn; the rest waits for the others
     DRAIN_GRACE_MS = 500          # for clients that are idle when their port stops
     LINGER_MS = 2000
-    MAX_TRIES = 3
+    MAX_TRIES = 5
 
 # To a request that came in plain text where TLS is spoken: nothing of it was looked at.
 cdef bytes plain_answer = (
@@ -308,9 +308,9 @@ cdef class Client(ResponseWriter):
                 self.answer(CODE_INTERNAL, NEVER_SENT)
                 return
             head = &again
-        self.tries += 1
         result = self.egress.join(self, head)
         if result == JOINED:
+            self.tries += 1
             self.state = CLIENT_RUNNING
             self.sent_us = self.reactor.now_us
             self.delivery = MAYBE_SENT
@@ -418,7 +418,7 @@ cdef class Client(ResponseWriter):
             self.answer(CODE_NO_AGENT if code == CODE_REFUSED else code, delivery)
 
     cdef bint may_retry(self, uint16_t code, uint8_t delivery) noexcept:
-        if not self.whole or self.tries >= MAX_TRIES:
+        if not self.retained or self.tries >= MAX_TRIES:
             return False
         if delivery == NEVER_SENT:
             return code == CODE_REFUSED or code == CODE_TUNNEL_LOST or code == CODE_UNREACHABLE

@@ -285,7 +285,7 @@ cdef class EventSession(SessionOwner):
 
     @property
     def rtt_us(self) -> int:
-        return self.session.rtt_us
+        return self.session.life.rtt_us
 
     @property
     def committed(self) -> int:

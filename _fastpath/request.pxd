@@ -27,6 +27,7 @@ cdef class RequestReader(Connection):
     cdef unsigned char* held      # head, then body
     cdef uint32_t held_head, held_body
     cdef Span request_id          # where it stands in `held`
+    cdef uint32_t held_room       # for the rest of a small body that comes behind its head
     cdef ChunkedDecoder* decoder  # while a chunked request body is read
     cdef uint64_t request_left    # of a body with a length
     cdef uint64_t request_seen    # body bytes passed on
@@ -36,11 +37,12 @@ cdef class RequestReader(Connection):
     cdef uint8_t method_id, minor, framing, idempotent, keep_alive
     cdef uint8_t request_done     # read to its end
     cdef uint8_t need_more        # the stash is a partial head
-    cdef uint8_t whole            # `held` has all of it: may be sent again
     cdef bytes upgrade            # the protocol that the request asks for and may change to; None: none
     cdef uint8_t upgraded         # it was changed to: bytes of any kind go both ways, until both directions have ended
     cdef uint8_t claimed          # the request is another client's: the connection is a trusted proxy's
     cdef unsigned char claimant[16]       # ... that one's address
+    cdef uint8_t whole            # `held` has all of it
+    cdef uint8_t retained         # `held` has all of it that was read so far: may be sent again
 
     # hooks
     cdef void begin(self, const unsigned char* data, const Head* head,
@@ -69,6 +71,7 @@ cdef class RequestReader(Connection):
     # --- inside only ---
     cdef bint parse(self, const unsigned char* data, size_t size) noexcept
     cdef bint pump_held(self, size_t room) noexcept
+    cdef void retain(self, const unsigned char* body, size_t size) noexcept     # was read, and passes through
     cdef bint pump_stash(self, size_t room) noexcept
     cdef bint pump_length(self, size_t room) noexcept
     cdef bint pump_chunked(self, size_t room) noexcept

@@ -13,8 +13,9 @@ from _fastpath.end cimport (
 from _fastpath.forward cimport Origin, write_request
 from _fastpath.forwarded cimport Claim, read_claim
 from _fastpath.http1 cimport (
-    BODY_CHUNKED, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS, MAX_HEAD, SCAN_CODING, SCAN_HEAD_TOO_LARGE,
-    SCAN_URI_TOO_LONG, SCAN_VERSION, ChunkedDecoder, Field, Head, chunked_clear, chunked_next, scan_request,
+    BODY_CHUNKED, BODY_LENGTH, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS, MAX_HEAD, SCAN_CODING,
+    SCAN_HEAD_TOO_LARGE, SCAN_URI_TOO_LONG, SCAN_VERSION, ChunkedDecoder, Field, Head, chunked_clear, chunked_next,
+    scan_request,
 )
 from _fastpath.ids cimport ID_SIZE, make_id
 from _fastpath.reactor cimport READ_SIZE
@@ -136,7 +137,8 @@ cdef class RequestReader(Connection):
         memcpy(self.claimant, claim.raw, ADDRESS_SIZE)
 
     cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept:
-        # The canonical request, and its body where that is all there: until the response, it may be sent again.
+        # The canonical request, and a small body, now or as it comes: until the response, it may be sent again.
+        cdef size_t rest = 0
         cdef size_t capacity = head.size + 2048
         cdef unsigned char* out = self.reactor.borrow(capacity)
         cdef unsigned char new_id[ID_SIZE]
@@ -164,20 +166,35 @@ cdef class RequestReader(Connection):
         size = write_request(data, head, &origin, out, capacity)
         if size < 0:
             return False
-        self.held = <unsigned char*>malloc(<size_t>size + body_size)
+        if self.framing == BODY_LENGTH and self.request_left <= HELD_BODY:
+            rest = <size_t>self.request_left - body_size
+        self.held = <unsigned char*>malloc(<size_t>size + body_size + rest)
         if self.held == NULL:
             return False
         memcpy(self.held, out, <size_t>size)
         memcpy(self.held + size, data + head.size, body_size)
         self.held_head = <uint32_t>size
         self.held_body = <uint32_t>body_size
+        self.held_room = <uint32_t>rest
+        self.retained = True
         return True
 
     cdef void release_held(self) noexcept:
         if self.held != NULL:
             free(self.held)
             self.held = NULL
-            self.held_head = self.held_body = 0
+            self.held_head = self.held_body = self.held_room = 0
+
+    cdef void retain(self, const unsigned char* body, size_t size) noexcept:
+        if size == 0:
+            return
+        if size > self.held_room:
+            self.retained = False
+            return
+        memcpy(self.held + self.held_head + self.held_body, body, size)
+        self.held_body += <uint32_t>size
+        self.held_room -= <uint32_t>size
+        self.whole = self.held_room == 0
 
     # --- the body ---------------------------------------------------------
 
@@ -188,7 +205,7 @@ cdef class RequestReader(Connection):
         room = self.peer.room()
         if room == 0:
             return False          # on_room continues
-        if self.whole:
+        if self.whole or self.request_seen < self.held_body:
             return self.pump_held(room)
         if self.stash_size > 0:
             return self.pump_stash(room)
@@ -202,12 +219,13 @@ cdef class RequestReader(Connection):
         cdef const unsigned char* data = self.held + self.held_head + self.request_seen
         cdef size_t left = self.held_body - <size_t>self.request_seen
         cdef size_t size = left if left < room else room
+        cdef bint end = self.whole and size == left
         self.request_seen += size
-        if size == left:
+        if end:
             self.request_ended()
-        self.peer.take_data(data, size, size == left)
+        self.peer.take_data(data, size, end)
         uncork()
-        return self.state == CLIENT_RUNNING and size < left
+        return self.state == CLIENT_RUNNING and not end
 
     cdef bint pump_stash(self, size_t room) noexcept:
         cdef size_t size = self.stash_size if self.stash_size < room else room
@@ -217,6 +235,7 @@ cdef class RequestReader(Connection):
         else:
             if size > self.request_left:
                 size = <size_t>self.request_left
+            self.retain(self.stash, size)
             self.request_left -= size
             self.request_seen += size
             end = self.request_left == 0
@@ -242,6 +261,7 @@ cdef class RequestReader(Connection):
         count = self.receive(memory, capacity)
         end = count == 0 and self.upgraded
         if count > 0:
+            self.retain(memory, <size_t>count)
             self.request_left -= <uint64_t>count
             self.request_seen += <uint64_t>count
             end = self.request_left == 0
@@ -279,6 +299,7 @@ cdef class RequestReader(Connection):
         cdef const unsigned char* body = NULL
         cdef size_t used = 0, done = 0, body_size = 0
         cdef int event
+        self.retained = False
         if self.decoder == NULL:
             self.decoder = <ChunkedDecoder*>malloc(sizeof(ChunkedDecoder))
             if self.decoder == NULL:

@@ -37,11 +37,7 @@ cdef class Session(Sender):
     cdef uint32_t left            # bytes of a DATA payload that have not arrived
     cdef Chunk* partial           # of any other payload: what has arrived
     cdef bint receiving
-    cdef uint64_t heard_us        # when bytes arrived last; 0: the clock was not seen yet
     cdef uint64_t pinged_at_bytes # bytes_in when the last PING was sent
-    cdef uint64_t silence_us
-    cdef uint64_t rtt_low[2]      # least sample of the previous and of the running 10 s
-    cdef uint64_t rtt_low_us      # when the running ones began
 
     # A stream to the peer, joined to `ingress`; None where none may be opened (limit, going away, poisoned,
     # memory). take_head on it sends OPEN.
@@ -54,7 +50,7 @@ cdef class Session(Sender):
     # valid until `sent`, which says how many bytes the kernel took (0 is fine). Call again while has_output.
     cdef int gather(self, iovec* vectors, int slots, size_t limit) noexcept
     cdef void sent(self, size_t size) noexcept
-    # Liveness and RTT: call every 100 to 1000 ms. Sends PINGs. 0, or -1: silent for too long, or poisoned.
+    # Liveness and RTT: call every 100 to 1000 ms. Sends PINGs and signs of life. 0, or -1: silent for too long, or poisoned.
     cdef int tick(self) noexcept
     cdef int control(self, const unsigned char* data, size_t size) noexcept   # queue a CONTROL frame; 0 or -1
     cdef void goaway(self, uint16_t code, const char* reason) noexcept
@@ -77,5 +73,4 @@ cdef class Session(Sender):
     cdef void take_ping(self, const unsigned char* data) noexcept
     cdef void take_goaway(self, const unsigned char* data) noexcept
     cdef void direction_ended(self, Stream stream) noexcept
-    cdef void measure(self, uint64_t sample) noexcept
-    cdef void end_streams(self, SlotTable* table, bint unsent, uint16_t code, const char* reason) noexcept
+    cdef void end_streams(self, SlotTable* table, uint16_t code, const char* reason) noexcept

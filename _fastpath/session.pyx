@@ -14,6 +14,7 @@ from _fastpath.frame cimport (
     FRAME_PING, FRAME_REPLY, FRAME_RESET, FRAME_TRAILERS, FRAME_WINDOW, ID_ACCEPTOR, KIND_HTTP, KIND_TCP,
     MAX_CONTROL, MAX_SLOTS, MAX_WINDOW, OPEN_PREFIX, REPLY_PREFIX, frame_check, frame_read, frame_write,
 )
+from _fastpath.liveness cimport LIFE_DEAD, LIFE_LISTEN, LIFE_SPEAK, life_check, life_measured
 from _fastpath.memory cimport (
     Chunk, chunk_bytes, chunk_data, chunk_free, chunk_new, memory_limit, queue_vectors,
 )
@@ -35,7 +36,6 @@ cdef enum:
     MESSAGES_LIMIT = 1048576      # queued CONTROL frames, bytes
     PING_US = 500000              # between PINGs while bytes flow
     BYTES_FLOW = 4096             # that is: more than this since the last PING
-    LOW_US = 10000000             # how long a least round trip is remembered, at least
 
 
 @cython.final
@@ -59,7 +59,7 @@ cdef class Session(Sender):
         self.remotes.limit = local_streams
         self.locals.initiator = 0 if dialled else ID_ACCEPTOR
         self.remotes.initiator = ID_ACCEPTOR if dialled else 0
-        self.silence_us = silence_us
+        self.life.silence_us = silence_us
         self.budget.limit = tunnel_memory
         output_start(&self.output)
         ring_start(&self.grants)
@@ -86,7 +86,7 @@ cdef class Session(Sender):
             "opened": self.opened, "accepted": self.accepted, "refused": self.refused,
             "resets_in": self.resets_in, "resets_out": self.resets_out, "stalls": self.stalls, "pings": self.pings,
             "window_growths": self.budget.growths, "window_shrinks": self.budget.shrinks,
-            "window_bytes": self.budget.promised, "active": self.active, "rtt_us": self.rtt_us,
+            "window_bytes": self.budget.promised, "active": self.active, "rtt_us": self.life.rtt_us,
         }
 
     # --- streams of our own -------------------------------------------------
@@ -120,7 +120,7 @@ cdef class Session(Sender):
             invariant(not self.receiving, b"receive is not called from inside receive.")
             audit(self)
         self.receiving = True
-        self.heard_us = self.now_us
+        self.life.heard_us = self.now_us
         self.bytes_in += size
         while size > 0 and self.error < 0:
             if not self.in_frame:
@@ -321,10 +321,10 @@ cdef class Session(Sender):
             self.poison(CODE_PROTOCOL, reason)
             return
         self.accepted += 1
-        if self.refusing or chunk_bytes() > memory_limit():
+        if chunk_bytes() > memory_limit():
             slots_end(&self.remotes, id)
             self.refused += 1
-            self.send_reset(id, CODE_REFUSED if self.refusing else CODE_OVERLOADED, NEVER_SENT, NULL, 0)
+            self.send_reset(id, CODE_OVERLOADED, NEVER_SENT, NULL, 0)
             return
         stream = self.new_stream()
         stream.start(self, id, False)
@@ -454,25 +454,12 @@ cdef class Session(Sender):
             self.announce()
         elif self.ping_out and get_u64(data) == self.ping_number:
             self.ping_out = False
-            self.measure(self.now_us - self.ping_us)
+            life_measured(&self.life, self.now_us - self.ping_us, self.now_us)
             slots_pong(&self.locals)
-
-    cdef void measure(self, uint64_t sample) noexcept:
-        if sample == 0:
-            sample = 1
-        self.rtt_us = sample if self.rtt_us == 0 else (7 * self.rtt_us + sample) // 8
-        if self.rtt_low_us == 0 or self.now_us - self.rtt_low_us > LOW_US:
-            self.rtt_low[0] = self.rtt_low[1] if self.rtt_low[1] else sample
-            self.rtt_low[1] = sample
-            self.rtt_low_us = self.now_us
-        elif sample < self.rtt_low[1]:
-            self.rtt_low[1] = sample
-        self.rtt_min_us = self.rtt_low[0] if self.rtt_low[0] < self.rtt_low[1] else self.rtt_low[1]
 
     cdef void take_goaway(self, const unsigned char* data) noexcept:
         cdef uint16_t code = get_u16(data)
         cdef SessionOwner owner = self.owner
-        cdef bint first = not self.going_away
         self.going_away = True
         if code != CODE_CANCEL:
             self.error = code
@@ -480,13 +467,10 @@ cdef class Session(Sender):
             self.set_reason(data + 4, self.frame.length - 4)
             return
         if owner is not None:
-            owner.on_goaway()
-        if first:
-            # What it has not seen is tried elsewhere, at once.
-            self.end_streams(&self.locals, True, CODE_REFUSED, b"")
+            owner.on_goaway()     # what was opened before goes on, even if it is still queued: the peer takes it
 
-    cdef void end_streams(self, SlotTable* table, bint unsent, uint16_t code, const char* reason) noexcept:
-        # Every stream of the table, or those whose OPEN the peer has not seen. Callbacks may end others, or abort.
+    cdef void end_streams(self, SlotTable* table, uint16_t code, const char* reason) noexcept:
+        # Callbacks may end others, or abort.
         cdef uint32_t slot = 0
         cdef uint8_t delivery
         cdef Stream stream
@@ -494,12 +478,11 @@ cdef class Session(Sender):
         while slot < table.touched:
             if table.slots[slot].stream != NULL:
                 stream = <Stream>table.slots[slot].stream
-                if not unsent or (stream.lane.first == NOT_COMMITTED and stream.lane.queue.head != NULL):
-                    peer = stream.peer
-                    delivery = stream.known_delivery()
-                    self.release(stream)
-                    if peer is not None:
-                        peer.take_reset(code, delivery, <const unsigned char*>reason, strlen(reason))
+                peer = stream.peer
+                delivery = stream.known_delivery()
+                self.release(stream)
+                if peer is not None:
+                    peer.take_reset(code, delivery, <const unsigned char*>reason, strlen(reason))
             slot += 1
 
     # --- bytes out ----------------------------------------------------------
@@ -525,6 +508,8 @@ cdef class Session(Sender):
 
     cdef void sent(self, size_t size) noexcept:
         output_sent(&self.output, size)
+        if size:
+            self.life.spoke_us = self.now_us
         if not self.has_output():
             self.announced = False
         self.wake()
@@ -550,22 +535,22 @@ cdef class Session(Sender):
     # --- life ---------------------------------------------------------------
 
     cdef int tick(self) noexcept:
-        cdef uint64_t silent
         cdef uint64_t since = self.now_us - self.ping_us
+        cdef uint8_t due
         if self.error >= 0:
             return -1
-        if self.heard_us == 0:
-            self.heard_us = self.now_us
-        silent = self.now_us - self.heard_us
-        if silent >= self.silence_us:
+        due = life_check(&self.life, self.now_us)
+        if due & LIFE_DEAD:
             return -1
         if not self.ping_out and not self.ping_due and (
             self.locals.retired
-            or (silent >= self.silence_us // 4 and since >= self.silence_us // 4)
+            or (due & LIFE_LISTEN and since >= self.life.silence_us // 4)
             or (self.bytes_in - self.pinged_at_bytes > BYTES_FLOW and since >= PING_US)
         ):
             self.ping_due = self.control_due = True
             self.pinged_at_bytes = self.bytes_in
+        elif due & LIFE_SPEAK:
+            self.pong_due = self.control_due = True       # the last answer again: it answers nothing
         if self.has_output():
             self.announce()
         return 0
@@ -575,16 +560,16 @@ cdef class Session(Sender):
             return
         if code != CODE_CANCEL:
             self.poison(code, reason)
-        elif not self.refusing:
-            self.going_away = self.refusing = True
+        elif not self.parting:
+            self.going_away = self.parting = True
             self.say_goaway(code, reason)
 
     cdef void abort(self, uint16_t code, const char* reason) noexcept:
         if self.error < 0:
             self.error = code
             self.set_reason(<const unsigned char*>reason, strlen(reason))
-        self.end_streams(&self.locals, False, code, reason)
-        self.end_streams(&self.remotes, False, code, reason)
+        self.end_streams(&self.locals, code, reason)
+        self.end_streams(&self.remotes, code, reason)
         output_clear(&self.output)
         if self.partial != NULL:
             chunk_free(self.partial)

@@ -10,6 +10,7 @@ cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.end cimport End
 from _fastpath.frame cimport MAX_REASON
+from _fastpath.liveness cimport Life
 from _fastpath.memory cimport Chunk
 from _fastpath.output cimport Lane, Link, Output
 from _fastpath.slots cimport SlotTable
@@ -103,12 +104,11 @@ cdef class Sender:
     cdef readonly uint32_t active         # streams alive, both directions of opening
     cdef readonly uint32_t local_limit    # streams that the peer allows us to open
     cdef readonly bint going_away         # either side said GOAWAY: no new local streams
-    cdef readonly bint refusing           # this side said it: streams of the peer are refused
+    cdef readonly bint parting            # this side said it: what the peer opened before it knew is still served
     cdef readonly int error               # Code once poisoned, else -1
     cdef readonly bint remote_error       # the peer ended the tunnel by GOAWAY with a code
     cdef char reason[MAX_REASON + 1]      # why; NUL-terminated; text from the peer has no control characters
-    cdef readonly uint64_t rtt_us         # smoothed; 0 before the first measurement
-    cdef readonly uint64_t rtt_min_us     # the least of the last 10 to 20 s: what windows are judged by
+    cdef Life life
 
     # counters
     cdef readonly uint64_t frames_in

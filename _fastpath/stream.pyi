@@ -23,10 +23,8 @@ class Sender:
     opened: int
     pings: int
     refused: int
-    refusing: bool
+    parting: bool
     remote_error: bool
     resets_in: int
     resets_out: int
-    rtt_min_us: int
-    rtt_us: int
     stalls: int

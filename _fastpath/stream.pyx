@@ -363,7 +363,7 @@ cdef class Stream(End):
         cdef uint32_t grant
         if session is None or self.state & END_RECEIVED:
             return                # the peer needs no more credit
-        grant = credit_consume(&self.credit, &session.budget, size, session.now_us, session.rtt_min_us)
+        grant = credit_consume(&self.credit, &session.budget, size, session.now_us, session.life.rtt_min_us)
         if grant:
             session.owe_grant(self, grant)
 

@@ -161,7 +161,7 @@ cdef class Tunnel(SessionOwner):
     @property
     def rtt_us(self) -> int:
         """Smoothed round-trip time in microseconds; 0 before the first measurement."""
-        return self.session.rtt_us
+        return self.session.life.rtt_us
 
     @property
     def draining(self) -> bool:

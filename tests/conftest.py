@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "e2e" in item.path.parts:
+        if {"e2e", "faults"} & set(item.path.parts):
             item.add_marker(pytest.mark.e2e)
     if config.getoption("--slow"):
         return

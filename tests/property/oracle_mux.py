@@ -83,7 +83,6 @@ class OracleMux:
         self.incoming = bytearray()
         self.pings: list[bytes] = []
         self.control: list[bytes] = []
-        self.refusing = False
         self.closed_by_peer = False
 
     # --- what this side does -------------------------------------------------
@@ -209,9 +208,6 @@ class OracleMux:
         ours, theirs = Half(False, False, self.windows["ours"]), Half(True, False, self.windows["theirs"])
         watched = Watched(stream, kind, ours, theirs)
         self.streams[stream] = watched
-        if self.refusing:
-            self.end(watched)
-            return
         body = payload[8 + meta + head :]
         watched.hear("head", payload[8 + meta : 8 + meta + head])
         watched.hear("body", body)

@@ -33,7 +33,18 @@ ENTRY, VERSION = "__main__", "__init__"
 LEVELS = {
     "bytes": {"memory", "wire", "address", "networks", "proxy"},
     "ends": {"end"},
-    "session": {"meta", "frame", "window", "slots", "output", "stream", "audit", "session", "events"},
+    "session": {
+        "meta",
+        "frame",
+        "liveness",
+        "window",
+        "slots",
+        "output",
+        "stream",
+        "audit",
+        "session",
+        "events",
+    },
     "http": {
         "grammar",
         "rules",

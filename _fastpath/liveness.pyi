@@ -1,0 +1,1 @@
+"""Signs of life and round trips of a tunnel. Compiled callers only."""
