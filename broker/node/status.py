@@ -100,6 +100,7 @@ def _uplink(uplink: Uplink) -> dict[str, Any]:
         "tunnels": [
             {
                 "index": dialler.index,
+                "address": dialler.target.host if dialler.target is not None else None,
                 "state": dialler.state,
                 "since": dialler.since,
                 "failures": dialler.failures,

@@ -24,6 +24,7 @@ from _fastpath.tunnel import Tunnel
 from broker.config.model import Proxy
 from broker.tls.client import ClientContext
 from broker.tls.stream import TlsFailed, TlsStream
+from broker.tunnel.addresses import AddressInfo, Target, resolve, target_of
 from broker.tunnel.backoff import Backoff
 from broker.tunnel.handshake import Acceptance, Refusal, Registration, read_answer, registration_bytes
 from broker.tunnel.links import tell
@@ -57,6 +58,7 @@ class Link:
     leftover: bytes
     announced: bool  # the services fitted into the registration
     peer: str
+    target: Target
     tls: SSL.Connection | None
 
 
@@ -67,6 +69,7 @@ class Owner(Protocol):
     def url(self) -> str: ...
     @property
     def address(self) -> tuple[str, int]: ...
+    async def resolve(self, target: Target | None) -> list[AddressInfo]: ...
     @property
     def authority(self) -> str: ...
     @property
@@ -78,12 +81,17 @@ class Owner(Protocol):
     def registration(self, index: int) -> Registration: ...
     def make_tunnel(self, dialler: Dialler, link: Link) -> Tunnel: ...
     def is_news(self, reason: str) -> bool: ...
-    def on_up(self) -> None: ...
+    def on_up(self, dialler: Dialler, link: Link) -> None: ...
 
 
 class Dialler:
-    def __init__(self, owner: Owner, index: int, backoff: Backoff | None = None) -> None:
+    """`target`: the one address that it is for, where the name has several."""
+
+    def __init__(
+        self, owner: Owner, index: int, target: Target | None = None, backoff: Backoff | None = None
+    ) -> None:
         self.index = index
+        self.target = target
         self.tunnel: Tunnel | None = None
         self.acceptance: Acceptance | None = None
         self.peer = ""  # the address that answered
@@ -146,7 +154,7 @@ class Dialler:
     async def _run(self) -> None:
         while True:
             try:
-                self._rise(await open_link(self._owner, self.index))
+                self._rise(await open_link(self._owner, self.index, self.target))
             except DialError as error:
                 delay = self._backoff.after_failure(refused=error.refused, suggested_s=error.retry_after_s)
                 self._report_failure(error, delay)
@@ -190,20 +198,18 @@ class Dialler:
         log.info(
             "tunnel %d to %s is up (%s at %s)", self.index, self._owner.url, link.acceptance.node, link.peer
         )
-        self._owner.on_up()
+        self._owner.on_up(self, link)
 
     def _report_failure(self, error: DialError, delay: float) -> None:
         self.since = time.time()
-        self.reason = error.reason
-        if self._owner.is_news(error.reason):
-            log.warning(
-                "no tunnel to %s: %s; trying on, next in %.1f s", self._owner.url, error.reason, delay
-            )
+        self.reason = f"{self.target.host}: {error.reason}" if self.target is not None else error.reason
+        if self._owner.is_news(self.reason):
+            log.warning("no tunnel to %s: %s; trying on, next in %.1f s", self._owner.url, self.reason, delay)
 
 
-async def open_link(owner: Owner, index: int) -> Link:
+async def open_link(owner: Owner, index: int, target: Target | None = None) -> Link:
     """Connect and register. DialError for everything that can go wrong on the way."""
-    sock = await _connect(owner)
+    sock = await _connect(owner, target)
     proxy = owner.proxy
     try:
         async with asyncio.timeout(HANDSHAKE_S):
@@ -234,14 +240,14 @@ async def open_link(owner: Owner, index: int) -> Link:
         raise
 
 
-async def _connect(owner: Owner) -> socket.socket:
+async def _connect(owner: Owner, target: Target | None) -> socket.socket:
     loop = asyncio.get_running_loop()
     proxy = owner.proxy
     host, port = (proxy.host, proxy.port) if proxy is not None else owner.address
     to = f"{proxy.name}: " if proxy is not None else ""
     try:
         async with asyncio.timeout(owner.connect_timeout_s):
-            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = await (owner.resolve(target) if proxy is None else resolve(host, port))
             return await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=NEXT_ADDRESS_S, loop=loop
             )
@@ -281,7 +287,7 @@ async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
             peer = address_text(sock.getpeername())
             if owner.proxy is not None:
                 peer = f"{owner.authority} through {owner.proxy.name}"
-            return Link(sock, acceptance, data[size:], announced, peer, connection)
+            return Link(sock, acceptance, data[size:], announced, peer, target_of(sock), connection)
 
 
 async def _receive(sock: socket.socket, stream: TlsStream | None) -> bytes:

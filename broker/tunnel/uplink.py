@@ -1,7 +1,10 @@
-"""The agent's side of one registration port: its tunnels there, what it announces, what was refused."""
+"""The agent's side of one registration port, or of all that a name stands for: its tunnels there, what it
+announces, what was refused."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import re
 import secrets
@@ -14,6 +17,7 @@ from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Connect, Match, Proxy
 from broker.tls.client import ClientContext
+from broker.tunnel.addresses import AddressInfo, Name, Spread, Target, is_literal, resolve
 from broker.tunnel.dialler import Dialler, Link
 from broker.tunnel.handshake import Registration, is_agent_name
 from broker.tunnel.links import close_when_idle, tell
@@ -54,7 +58,11 @@ class TunnelSettings:
 
 
 class Uplink:
-    """One entry of `connect`: as many Diallers as it has tunnels."""
+    """One entry of `connect`: as many Diallers as it has tunnels, for each address of its name.
+
+    A name that has no answer yet, or two families of addresses of which none was reached, has one Dialler, a
+    scout for all of them.
+    """
 
     def __init__(
         self,
@@ -80,14 +88,17 @@ class Uplink:
         self._reasons: set[str] = set()
         self._services = _announced(connect)
         self._parting: set[Tunnel] = set()  # of diallers that are gone, or say good-bye
+        self._name: Name | None = None  # where the addresses are found here and not by a proxy
+        self._spread = Spread()
+        self._fitting: asyncio.Handle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._over = False
 
     # --- life -----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        while len(self.diallers) < self.connect.tunnels:
-            dialler = Dialler(self, len(self.diallers))
-            self.diallers.append(dialler)
-            dialler.start()
+        self._follow_name()
+        self._fit()
 
     async def apply(
         self, connect: Connect, routes: RouteTable, settings: TunnelSettings, connect_timeout_s: float
@@ -107,17 +118,19 @@ class Uplink:
                 tell(tunnel, announce_bytes(services))
         if changed:
             self.refused.clear()
-        surplus = self.diallers[connect.tunnels :]
-        del self.diallers[connect.tunnels :]
-        for dialler in surplus:
+        self._follow_name()
+        for dialler in self._fit():
             await self._part(dialler, "this tunnel is not needed any more")
-        self.start()
 
     async def drain(self, reason: str) -> None:
         """Dial no more, take no new streams; those that run go on until `close`."""
+        self._over = True
+        if self._name is not None:
+            self._name.stop()
         for dialler in self.diallers:
             await self._part(dialler, reason)
         self.diallers.clear()
+        await asyncio.gather(*self._leaving)
         for tunnel in self._parting:
             if not tunnel.draining:
                 tunnel.goaway(0, reason)
@@ -136,6 +149,74 @@ class Uplink:
         if dialler.tunnel is not None:
             self._parting.add(dialler.tunnel)
             dialler.tunnel.goaway(0, reason)
+
+    # --- which addresses ------------------------------------------------------------------------
+
+    def _follow_name(self) -> None:
+        wanted = self.connect.proxy is None and not is_literal(self.connect.host)
+        if not wanted and self._name is not None:
+            self._name.stop()
+            self._name = None
+        elif wanted and self._name is None:
+            self._name = Name(self.connect.host, self.connect.port, self._fit_soon)
+
+    async def resolve(self, target: Target | None) -> list[AddressInfo]:
+        """What a Dialler may connect to. Raises OSError."""
+        name = self._name
+        if name is None:
+            return await resolve(*self.address)
+        if not name.infos or target is None:
+            await name.ask()
+            name.start()
+            target = next(iter(self._spread.targets(name.infos)), None)
+        everything = list(name.infos.values())
+        mixed = len({known.family for known in name.infos}) > 1
+        if target not in name.infos or (mixed and not self.ready):
+            return everything
+        return [name.infos[target]]
+
+    def _fit_soon(self) -> None:
+        if self._fitting is None and not self._over:
+            self._fitting = asyncio.get_running_loop().call_soon(self._fit_now)
+
+    def _fit_now(self) -> None:
+        self._fitting = None
+        for dialler in self._fit():
+            task = asyncio.get_running_loop().create_task(
+                self._part(dialler, "its address is not needed any more")
+            )
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        self._on_change()
+
+    def _fit(self) -> list[Dialler]:
+        """Start the Diallers that are missing; returns those that are too many, and dropped already."""
+        if self._over:
+            return []
+        targets: list[Target | None] = [None]
+        count = self.connect.tunnels
+        if self._name is not None:
+            targets = list(self._spread.targets(self._name.infos))
+            if not targets:
+                targets, count = [None], 1
+        for dialler in self.diallers:
+            dialler.target = dialler.target or targets[0]  # what was a scout
+        kept: list[Dialler] = []
+        for target in targets:
+            ours = [dialler for dialler in self.diallers if dialler.target == target]
+            kept += sorted(ours, key=lambda dialler: not dialler.up)[:count]
+            for _ in range(count - len(ours)):
+                fresh = Dialler(self, self._free_index(), target)
+                self.diallers.append(fresh)
+                kept.append(fresh)
+                fresh.start()
+        surplus = [dialler for dialler in self.diallers if dialler not in kept]
+        self.diallers = [dialler for dialler in self.diallers if dialler in kept]
+        return surplus
+
+    def _free_index(self) -> int:
+        taken = {dialler.index for dialler in self.diallers}
+        return next(index for index in itertools.count() if index not in taken)
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -235,8 +316,12 @@ class Uplink:
         self._reasons.add(reason)
         return True
 
-    def on_up(self) -> None:
+    def on_up(self, dialler: Dialler, link: Link) -> None:
         self._reasons.clear()
+        if self._name is not None and link.target in self._name.infos:
+            dialler.target = link.target
+            self._spread.family = link.target.family
+            self._fit_soon()
         self._on_change()
 
     def _on_control(self, payload: bytes) -> Control | None:
