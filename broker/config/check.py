@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from broker.config.document import KeyPath, format_path
-from broker.config.model import Config, Listen, authority
+from broker.config.model import Config, Listen, RegistrationPort, authority
 from broker.config.schema import LimitsSection, TimeoutsSection
 from broker.config.validate import Draft
 
@@ -106,11 +106,28 @@ def check_credentials(draft: Draft, config: Config) -> None:
                     " anyone who reaches this port can announce services: add users with tokens"
                     f" (`broker token new`), listen on 127.0.0.1{mend}",
                 )
+    for index, port in enumerate(config.registration):
+        check_registration(draft, draft.path("registration", index), port)
     if config.admin and not config.admin.is_loopback:
         complain(
             ("admin", "listen"),
             f"{config.admin.host} is not a loopback address and the admin port asks for no credentials, so"
             f" that anyone who reaches it can stop this node: listen on 127.0.0.1{mend}",
+        )
+
+
+def check_registration(draft: Draft, path: KeyPath, port: RegistrationPort) -> None:
+    asks = port.tls is not None and port.tls.client_mode != "none"
+    if port.auth in ("certificate", "both") and not asks:
+        draft.wrong(
+            (*path, "auth"),
+            f"{port.auth} needs a port that asks for certificates: https with tls.client.mode",
+        )
+    if port.tls is None and (port.host in ("0.0.0.0", "::") or not is_private(port.host)):
+        draft.warn(
+            (*path, "listen"),
+            f"what passes through tunnels at {port.host} is not encrypted; where that is no private"
+            " network, anyone on the way can read and change it: use https",
         )
 
 
@@ -204,11 +221,13 @@ def check_connect(draft: Draft, config: Config) -> None:
             "there is no service to announce: add one to services, or --service http://127.0.0.1:9000",
         )
     for i, each in enumerate(config.connect):
-        if each.token and not is_private(each.host):
-            draft.warn(
-                draft.path("connect", i, "url"),
-                f"the token travels to {each.host} unencrypted; anyone on the way can read and use it",
-            )
+        if each.scheme != "http" or is_private(each.host):
+            continue
+        what = "the token travels" if each.token and each.bearer else "the tunnel goes"
+        draft.warn(
+            draft.path("connect", i, "url"),
+            f"{what} to {each.host} unencrypted; anyone on the way can read and use what passes",
+        )
 
 
 def is_private(host: str) -> bool:

@@ -149,6 +149,36 @@ class ExternalPort(Listen):
     """Protocols that a client may upgrade to, in lower case."""
 
 
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penalties:
+    """Seconds for which connections from a network are refused, added up by failure."""
+
+    failed: float = 5.0
+    """A login with unknown credentials."""
+    broken: float = 1.0
+    """Something was sent, and no login came of it."""
+    slow: float = 10.0
+    """No login within the deadline, or before it had to give way."""
+    threshold: float = 15.0
+    """What is below is not enforced."""
+    longest: float = 600.0
+    exempt: tuple[Network, ...] = LOOPBACK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strangers:
+    """Connections of a registration port that have not logged in yet."""
+
+    early: int = 512
+    """From so many on some have to go, by chance."""
+    most: int = 1024
+    per_address: int = 256
+    penalties: Penalties = Penalties()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationPort(Listen):
     """Where agents register."""
@@ -158,6 +188,11 @@ class RegistrationPort(Listen):
     """None unless the scheme is https."""
     name: str
     addresses: Addresses = Addresses()
+    auth: Literal["any", "token", "certificate", "both"] = "any"
+    """What agents must prove themselves by, where there are users."""
+    bearer: bool = True
+    """Whether a token may be sent as it is."""
+    strangers: Strangers = Strangers()
     limits: Limits
     timeouts: Timeouts
 
@@ -332,6 +367,8 @@ class Connect:
     port: int
     token: Secret | None
     token_file: Path | None
+    bearer: bool = False
+    """The token is sent as it is, and not proven."""
     tunnels: int
     services: tuple[Service, ...]
     """What the agent announces there: the node's services."""

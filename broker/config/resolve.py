@@ -20,11 +20,13 @@ from broker.config.model import (
     Limits,
     Match,
     Network,
+    Penalties,
     Proxy,
     RegistrationPort,
     Rights,
     Secret,
     Service,
+    Strangers,
     Timeouts,
     Upstream,
     User,
@@ -38,6 +40,7 @@ from broker.config.schema import (
     RegistrationSection,
     ServerTlsSection,
     ServiceSection,
+    StrangersSection,
     UpstreamTlsSection,
     UserCertificateSection,
     UserSection,
@@ -97,10 +100,34 @@ def resolve_registration(draft: Draft, limits: Limits, timeouts: Timeouts) -> tu
             port=entry.listen.port,
             name=entry.name or f"registration-{draft.indexes['registration'][index] + 1}",
             addresses=resolve_addresses(entry),
+            auth=cast(Literal["any", "token", "certificate", "both"], entry.auth),
+            bearer=entry.bearer,
+            strangers=resolve_strangers(
+                draft, draft.path("registration", index, "strangers"), entry.strangers
+            ),
             limits=limits.with_own(entry.limits.own()),
             timeouts=timeouts.with_own(entry.timeouts.own()),
         )
         for index, entry in enumerate(draft.file.registration)
+    )
+
+
+def resolve_strangers(draft: Draft, path: KeyPath, entry: StrangersSection) -> Strangers:
+    if entry.early > entry.most:
+        draft.wrong((*path, "early"), "must not be above `most`")
+    given = entry.penalties
+    return Strangers(
+        early=entry.early,
+        most=entry.most,
+        per_address=entry.per_address,
+        penalties=Penalties(
+            failed=given.failed / 1000,
+            broken=given.broken / 1000,
+            slow=given.slow / 1000,
+            threshold=given.threshold / 1000,
+            longest=given.longest / 1000,
+            exempt=tuple(given.exempt),
+        ),
     )
 
 
@@ -391,6 +418,7 @@ def resolve_connect(
         port=entry.url.port,
         token=read_token(draft, path, token_file) if token_file else None,
         token_file=token_file,
+        bearer=entry.bearer,
         tunnels=entry.tunnels,
         services=services,
         proxy=resolve_proxy(draft, draft.path("connect", index, "proxy"), entry),

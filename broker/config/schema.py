@@ -18,6 +18,7 @@ from broker.config import values
 from broker.config.certificates import NamePattern, as_rules, parse_fingerprint, parse_san, parse_subject
 from broker.config.model import (
     GIB,
+    LOOPBACK,
     MIB,
     UPGRADES,
     Limits,
@@ -25,6 +26,7 @@ from broker.config.model import (
     Match,
     Network,
     PasswordHash,
+    Strangers,
     Timeouts,
     Upstream,
 )
@@ -191,6 +193,26 @@ class ExternalSection(Section):
     timeouts: TimeoutsSection = TimeoutsSection()
 
 
+class PenaltiesSection(Section):
+    """What failures cost the network that they come from."""
+
+    failed: Annotated[int, duration(0, WEEK)] = 5_000
+    broken: Annotated[int, duration(0, WEEK)] = 1_000
+    slow: Annotated[int, duration(0, WEEK)] = 10_000
+    threshold: Annotated[int, duration(1, WEEK)] = 15_000
+    longest: Annotated[int, duration(1, WEEK)] = 600_000
+    exempt: list[NetworkValue] = list(LOOPBACK)
+
+
+class StrangersSection(Section):
+    """Connections that have not logged in yet."""
+
+    early: Annotated[int, count(1, 1_000_000)] = Strangers().early
+    most: Annotated[int, count(1, 1_000_000)] = Strangers().most
+    per_address: Annotated[int, count(1, 1_000_000)] = Strangers().per_address
+    penalties: PenaltiesSection = PenaltiesSection()
+
+
 class RegistrationSection(Section):
     LATER = frozenset({"trusted_proxies"})
 
@@ -199,6 +221,14 @@ class RegistrationSection(Section):
     tls: ServerTlsSection | None = None
     allow: Networks = []
     deny: Networks = []
+    auth: Annotated[
+        str,
+        Written(
+            "any, token, certificate or both", values.parse_choice("any", "token", "certificate", "both")
+        ),
+    ] = "any"
+    bearer: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
+    strangers: StrangersSection = StrangersSection()
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 
@@ -274,6 +304,7 @@ class ConnectSection(Section):
     url: Annotated[Listen, Written("URL", values.parse_dial)]
     tls: DialTlsSection = DialTlsSection()
     token_file: FilePath | None = None
+    bearer: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = False
     proxy: ProxySection | None = None
     tunnels: Annotated[int, count(1, 64)] = 2
 

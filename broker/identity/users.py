@@ -1,7 +1,7 @@
 """Who is it, and what may he do.
 
-    by_token, by_certificate, by_password    from a credential to a principal; None: it proves nobody
-    renew                                    the same principal after a reload; None: nobody any more
+    by_token, by_proof, by_certificate, by_password   from a credential to a principal; None: it proves nobody
+    renew                                             the same principal after a reload; None: nobody any more
 
 They say who it is and nothing else: whether a port wants a credential, and which, is the port's affair.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from broker.config.model import Match, PasswordHash, Rights, Secret, User
 from broker.config.passwords import LOG_N, P, R, verify_password
 from broker.identity.certificates import CertificateMap, Chain
+from broker.identity.proof import Binding, Proof, holds, key_of
 
 ANONYMOUS = "anonymous"
 EVERYTHING = Rights(services=(Match(),), tcp=("*",), tls=("*",))
@@ -47,6 +48,7 @@ class Users:
     def __init__(self, users: Iterable[User] = ()) -> None:
         self._by_name = {user.name: user for user in users}
         self._by_token = {digest: user for user in self._by_name.values() for digest in user.tokens}
+        self._by_key = {key_of(digest): digest for digest in self._by_token}
         self._certificates = CertificateMap(self._by_name.values())
         self._proven: OrderedDict[bytes, None] = OrderedDict()
         self._proof_key = secrets.token_bytes(32)
@@ -65,9 +67,15 @@ class Users:
         The table goes by the token's SHA-256: how long that takes tells of digests, which nobody can aim.
         """
         digest = hashlib.sha256((token or "").encode("utf-8", "surrogatepass")).digest()
-        return self.by_digest(digest) if token else None
+        return self._with(digest) if token else None
 
-    def by_digest(self, digest: bytes) -> Principal | None:
+    def by_proof(self, proof: Proof, binding: Binding) -> Principal | None:
+        """Whose token the proof was made with, for the connection of this binding. All cost the same."""
+        digest = self._by_key.get(proof.key)
+        proven = holds(proof, digest or self._proof_key, binding)
+        return self._with(digest) if proven and digest is not None else None
+
+    def _with(self, digest: bytes) -> Principal | None:
         user = self._by_token.get(digest)
         return None if user is None else Principal(user.name, user.rights, credential=digest)
 

@@ -18,6 +18,7 @@ from _fastpath.route import RouteTable
 from _fastpath.socket import set_congestion
 from broker.config import model
 from broker.config.model import Config, Listen
+from broker.identity.login import Wants
 from broker.identity.users import Users
 from broker.node.handover import TELL_PAUSE_S, Key, Known
 from broker.ports.external import ExternalPort
@@ -136,7 +137,12 @@ class Parts:
         registries, self.registries = self.registries, {}
         for port in config.registration:
             registry = registries.pop(port.name, None) or self._make_registry(port)
-            registry.apply(self.users, max_tunnels=port.limits.connections, max_streams=port.limits.streams)
+            registry.apply(
+                self.users,
+                Wants(port.auth, port.bearer),
+                max_tunnels=port.limits.connections,
+                max_streams=port.limits.streams,
+            )
             self.registries[port.name] = registry
             sockets = self.sockets(port, f"registration port {port.name}")
             known = before.get(port.name)

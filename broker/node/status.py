@@ -83,6 +83,8 @@ def _registration(port: RegistrationPort) -> dict[str, Any]:
         "logins": registry.logins,
         "logins_pending": port.logins,
         "crowded_out": port.crowded_out,
+        "turned_away": port.turned_away,
+        "punished": port.penalties.punished,
         "evicted": registry.evicted,
         "lost": registry.lost,
         "refusals": dict(port.refusals),

@@ -49,9 +49,12 @@ TUNNEL_COUNTERS = (
 REGISTRATION_GAUGES = (
     ("tunnels", "Tunnels that are registered.", "tunnels"),
     ("logins_pending", "Connections that have not logged in yet.", "logins_pending"),
+    ("networks_punished", "Networks whose connections are refused: too many failed logins.", "punished"),
 )
 REGISTRATION_COUNTERS = (
     ("logins", "Tunnels that were registered.", "logins"),
+    ("logins_crowded_out", "Connections that gave way before they had logged in.", "crowded_out"),
+    ("logins_turned_away", "Connections that were refused for failed logins before.", "turned_away"),
     ("evictions", "Tunnels that a new login of the same agent replaced.", "evicted"),
     ("tunnels_lost", "Tunnels that ended without a farewell.", "lost"),
 )

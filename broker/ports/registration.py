@@ -1,8 +1,8 @@
 """Registration ports: accept agents, log them in, hand their connections to the core.
 
 Before a login is through, its connection belongs to a stranger: a few hundred bytes of memory, a deadline,
-a size limit, and a bounded number of them. Where too many wait, the one that has waited longest gives way: an
-honest login takes milliseconds, so that silent connections cannot keep anybody out.
+a size limit, and a bounded number of them (strangers.py). Where logins fail too often, connections are not
+taken for a while (penalties.py).
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ import asyncio
 import errno
 import logging
 import os
+import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
+from broker.identity.certificates import chain_of
+from broker.identity.login import Evidence
+from broker.identity.proof import NONCE, NONCE_SIZE, Binding, exporter_of
 from broker.observe.limited import Limiter
 from broker.ports.certificates import tls_of
+from broker.ports.penalties import Kind, Penalties, network_of
 from broker.ports.sockets import bound_url
+from broker.ports.strangers import Strangers
 from broker.services.compiled import admission_of
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.dialler import address_text
@@ -40,8 +47,6 @@ from broker.tunnel.uplink import TunnelSettings
 
 log = logging.getLogger("broker.ports")
 
-MAX_LOGINS = 1024  # connections that have not logged in yet, of one port
-MAX_LOGINS_PER_ADDRESS = 256
 MAX_TOLD = 512  # with more logins under way, addresses that are not allowed are not told why
 ACCEPT_BATCH = 64
 PAUSE_S = 0.2  # out of descriptors: look again then
@@ -54,6 +59,11 @@ SPREAD_MS = (250, 5000)
 NO_ROUTES = RouteTable([])  # agents open no streams
 CODE_FORBIDDEN = 8  # end.pxd
 NOT_ALLOWED = Refusal(403, "forbidden", "This address is not allowed at this registration port.")
+TLS_ACCESS_DENIED = (
+    b"\x15\x03\x01\x00\x02\x02\x31"  # a fatal alert, in clear before a handshake (RFC 8446, 6)
+)
+# Refusals that are the peer's fault, beside those of its credentials.
+BROKEN = {"bad-request", "unsupported", "head-too-large"}
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -74,16 +84,24 @@ def spread_ms(tunnels: int) -> int:
 class Login:
     """One connection that has not logged in yet, or is being told why it may not."""
 
-    __slots__ = ("address", "data", "host", "refused", "sock", "timer", "tls")
+    __slots__ = ("address", "binding", "data", "host", "network", "refused", "sock", "spoke", "timer", "tls")
 
     def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
         self.sock = sock
         self.host = address[0]
+        self.network = network_of(self.host)
         self.address = address_text(address)
         self.data = b""
+        self.spoke = False  # has sent something
         self.refused = False
         self.timer: asyncio.TimerHandle | None = None
         self.tls: TlsStream | None = None
+        self.binding: Binding | None = None  # what the proof of a token is bound to
+
+    def evidence(self, registration: Registration) -> Evidence:
+        """All that this connection and its registration prove, or claim to."""
+        chain = chain_of(self.tls.connection) if self.tls is not None else ()
+        return Evidence(registration.token, registration.proof, self.binding, chain)
 
     def send(self, data: bytes) -> bool:
         """Whether the kernel took all of it: a fresh connection takes these few bytes, or it is broken."""
@@ -115,12 +133,13 @@ class RegistrationPort:
         self.settings = settings
         self.accepted = 0
         self.crowded_out = 0
+        self.turned_away = 0
         self.refusals: Counter[str] = Counter()  # by code
         self._sockets = sockets
         self._reactor = reactor
         self._on_change = on_change
-        self._logins: dict[Login, None] = {}  # the longest waiting first
-        self._per_host: Counter[str] = Counter()
+        self._strangers: Strangers[Login] = Strangers(config.strangers)
+        self.penalties = Penalties(config.strangers.penalties)
         self._limiter = Limiter()
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
@@ -133,7 +152,7 @@ class RegistrationPort:
 
     @property
     def logins(self) -> int:
-        return len(self._logins)
+        return len(self._strangers)
 
     def uses(self, sockets: list[socket.socket]) -> bool:
         return self._sockets is sockets
@@ -141,6 +160,8 @@ class RegistrationPort:
     def configure(self, config: model.RegistrationPort, settings: LoginSettings) -> None:
         self.config = config
         self.tls = tls_of(config)
+        self._strangers.limits = config.strangers
+        self.penalties.settings = config.strangers.penalties
         self.settings = settings
         self._admission = admission_of(config.addresses)
         for member in self.registry.members():
@@ -158,7 +179,7 @@ class RegistrationPort:
         for sock in self._sockets:
             self._loop.remove_reader(sock)
         self._sockets = []
-        for login in list(self._logins):
+        for login in self._strangers:
             self._drop(login)
 
     def hold(self) -> None:
@@ -199,8 +220,12 @@ class RegistrationPort:
                     return
                 continue
             sock.setblocking(False)
+            self.accepted += 1
             login = Login(sock, address)
-            if self._admits(login.host):
+            wait = self.penalties.wait(login.network)
+            if wait:
+                self._turn_away(login, wait)
+            elif self._admits(login.host):
                 self._begin(login)
             else:
                 self._deny(login)
@@ -210,7 +235,7 @@ class RegistrationPort:
 
     def _deny(self, login: Login) -> None:
         """Told why where that would be understood, unless it takes a place from those that may log in."""
-        if self.tls is None and len(self._logins) < MAX_TOLD:
+        if self.tls is None and len(self._strangers) < MAX_TOLD:
             self._begin(login)
             self._refuse(login, NOT_ALLOWED)
             return
@@ -222,20 +247,36 @@ class RegistrationPort:
         login.sock.close()
 
     def _begin(self, login: Login) -> None:
-        self.accepted += 1
-        if self._per_host[login.host] >= MAX_LOGINS_PER_ADDRESS:
-            self._crowd_out(next(other for other in self._logins if other.host == login.host))
-        elif len(self._logins) >= MAX_LOGINS:
-            self._crowd_out(next(iter(self._logins)))
-        self._logins[login] = None
-        self._per_host[login.host] += 1
+        gone = self._strangers.enter(login)
+        if gone is not None:
+            self._crowd_out(gone)
         login.timer = self._loop.call_later(self.settings.deadline_s, self._on_deadline, login)
         self._loop.add_reader(login.sock, self._on_readable, login)
 
     def _crowd_out(self, login: Login) -> None:
         self.crowded_out += 1
         self._warn("crowd", f"registration port {self.name}: too many connections that do not log in")
+        self._punish(login, "slow")
         self._drop(login)
+
+    def _turn_away(self, login: Login, wait: float) -> None:
+        """At once and at the least cost: no TLS, and nothing is looked at."""
+        self.turned_away += 1
+        refusal = Refusal(
+            429, "rate-limited", "Too many logins from this address have failed.", int(wait) + 1
+        )
+        with login.sock as sock, suppress(OSError):
+            sock.send(refusal_bytes(refusal) if self.tls is None else TLS_ACCESS_DENIED)
+            sock.recv(READ_SIZE)  # what lies unread at the end would destroy the answer
+
+    def _punish(self, login: Login, kind: Kind) -> None:
+        wait = self.penalties.punish(login.network, kind)
+        if wait:
+            self._warn(
+                (login.network, "penalty"),
+                f"registration port {self.name} takes no connections from {login.network} for {wait:.0f} s:"
+                " too many logins from there have failed",
+            )
 
     # --- logging in -----------------------------------------------------------------------------
 
@@ -247,8 +288,13 @@ class RegistrationPort:
         except OSError:
             chunk = b""
         if not chunk:
+            if login.spoke and not login.refused:
+                self._punish(login, "broken")
             self._drop(login)
             return
+        if not login.spoke:
+            login.spoke = True
+            self._strangers.speaks(login)
         if login.refused:
             return  # read and forgotten: closing with unread bytes would destroy our answer
         if self.tls is not None:
@@ -291,7 +337,8 @@ class RegistrationPort:
             if problem:
                 self.refusals["tls"] += 1
                 line = f"registration port {self.name}: TLS with {login.address} failed: {problem}"
-                self._warn((login.host, problem), line)
+                self._warn((login.network, problem), line)
+            self._punish(login, "broken")
             self._drop(login)
             return b""
         return plain or b""
@@ -303,15 +350,40 @@ class RegistrationPort:
                 "tls", f"registration port {self.name}: {login.address} speaks TLS, or no HTTP; closed"
             )
             self.refusals["bad-request"] += 1
+            self._punish(login, "broken")
             self._drop(login)
             return
         read = read_registration(login.data, HEAD_LIMIT)
         if read is None:
             return
         registration, size = read
-        principal = self.registry.authenticate(registration.token)
+        if login.tls is not None and login.binding is None:
+            login.binding = exporter_of(login.tls.connection)
+        if registration is None:
+            self._challenge(login, login.data[size:])
+            return
+        try:
+            principal = self.registry.authenticate(login.evidence(registration))
+        except Refusal:
+            self._punish(login, "failed")
+            raise
         member = self.registry.admit(principal, registration, login.address)
         self._hand_over(login, registration, member, login.data[size:])
+
+    def _challenge(self, login: Login, more: bytes) -> None:
+        """A nonce for the proof of a token; the registration follows on the same connection."""
+        if login.binding is not None or more:
+            raise Refusal(
+                400,
+                "bad-request",
+                "A nonce is asked for once, before the registration, and not over TLS 1.3.",
+            )
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        login.binding = Binding(NONCE, nonce)
+        login.data = b""
+        question = Refusal(401, "unauthenticated", "Prove the token with this nonce.", nonce=nonce)
+        if not login.send(refusal_bytes(question)):
+            self._drop(login)
 
     def _hand_over(self, login: Login, registration: Registration, member: Member, leftover: bytes) -> None:
         settings = self.settings.tunnel
@@ -330,18 +402,20 @@ class RegistrationPort:
         self._forget(login)
         fd = login.sock.detach()
         try:
-            tunnel = self._make_tunnel(fd, registration, member, leftover, login.tls)
+            tunnel = self._make_tunnel(fd, registration, member, leftover, login)
         except OSError as error:
             os.close(fd)
             self._warn("tunnel", f"registration port {self.name} cannot take a tunnel over: {error.strerror}")
             return
+        self.penalties.arrived(login.network)
         self.registry.join(member, tunnel)
         self._on_change()
 
     def _make_tunnel(
-        self, fd: int, registration: Registration, member: Member, leftover: bytes, tls: TlsStream | None
+        self, fd: int, registration: Registration, member: Member, leftover: bytes, login: Login
     ) -> Tunnel:
         settings = self.settings.tunnel
+        network, tls = login.network, login.tls
         return Tunnel(
             self._reactor,
             fd,
@@ -355,19 +429,22 @@ class RegistrationPort:
             silence=settings.silence_ms,
             tunnel_memory=settings.memory,
             on_control=lambda _tunnel, payload: self.registry.on_control(member, payload),
-            on_close=lambda _tunnel, code, reason: self._on_close(member, code, reason),
+            on_close=lambda _tunnel, code, reason: self._on_close(member, network, code, reason),
             on_goaway=lambda _tunnel: self.registry.on_goaway(member),
             leftover=leftover,
             tls=tls.connection if tls is not None else None,
         )
 
-    def _on_close(self, member: Member, code: int, reason: str) -> None:
+    def _on_close(self, member: Member, network: str, code: int, reason: str) -> None:
+        self.penalties.left(network)
         self.registry.on_close(member, code, reason)
         self._on_change()
 
     # --- ending ---------------------------------------------------------------------------------
 
     def _on_deadline(self, login: Login) -> None:
+        if not login.refused:
+            self._punish(login, "slow")
         if login.refused or not login.data:
             self._drop(login)
             return
@@ -375,8 +452,10 @@ class RegistrationPort:
 
     def _refuse(self, login: Login, refusal: Refusal) -> None:
         self.refusals[refusal.code] += 1
+        if refusal.code in BROKEN:
+            self._punish(login, "broken")
         self._warn(
-            (login.host, refusal.code),
+            (login.network, refusal.code),
             f"registration port {self.name} refused {login.address}: {refusal.code}: {refusal.sentence}",
         )
         login.data = b""
@@ -398,10 +477,7 @@ class RegistrationPort:
         login.sock.close()
 
     def _forget(self, login: Login) -> None:
-        del self._logins[login]
-        self._per_host[login.host] -= 1
-        if not self._per_host[login.host]:
-            del self._per_host[login.host]
+        self._strangers.leave(login)
         if login.timer is not None:
             login.timer.cancel()
         self._loop.remove_reader(login.sock)

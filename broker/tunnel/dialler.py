@@ -22,11 +22,19 @@ from OpenSSL import SSL
 
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Proxy
+from broker.identity.proof import NONCE, Binding, exporter_of
 from broker.tls.client import ClientContext
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.addresses import AddressInfo, Target, resolve, target_of
 from broker.tunnel.backoff import Backoff
-from broker.tunnel.handshake import Acceptance, Refusal, Registration, read_answer, registration_bytes
+from broker.tunnel.handshake import (
+    Acceptance,
+    Refusal,
+    Registration,
+    question_bytes,
+    read_answer,
+    registration_bytes,
+)
 from broker.tunnel.links import tell
 from broker.tunnel.messages import announce_bytes, printable
 from broker.tunnel.proxy import ProxyRefused, connect_bytes
@@ -78,6 +86,8 @@ class Owner(Protocol):
     def connect_timeout_s(self) -> float: ...
     @property
     def tls(self) -> ClientContext | None: ...
+    @property
+    def bearer(self) -> bool: ...
     def registration(self, index: int) -> Registration: ...
     def make_tunnel(self, dialler: Dialler, link: Link) -> Tunnel: ...
     def is_news(self, reason: str) -> bool: ...
@@ -274,7 +284,10 @@ async def _pass(sock: socket.socket, proxy: Proxy, authority: str) -> None:
 async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
     loop = asyncio.get_running_loop()
     stream = await _secure(sock, owner.tls) if owner.tls is not None else None
-    request, announced = registration_bytes(owner.registration(index), owner.authority)
+    registration = owner.registration(index)
+    proves = registration.token is not None and not owner.bearer
+    binding = await _bind(sock, stream, owner) if proves else None
+    request, announced = registration_bytes(registration, owner.authority, binding)
     await loop.sock_sendall(sock, stream.write(request) if stream else request)
     data = b""
     while True:
@@ -288,6 +301,29 @@ async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
             if owner.proxy is not None:
                 peer = f"{owner.authority} through {owner.proxy.name}"
             return Link(sock, acceptance, data[size:], announced, peer, target_of(sock), connection)
+
+
+async def _bind(sock: socket.socket, stream: TlsStream | None, owner: Owner) -> Binding:
+    """What the proof of the token is bound to. The token itself is not sent, whatever the peer answers."""
+    if stream is not None:
+        binding = exporter_of(stream.connection)
+        if binding is None:
+            raise DialError(
+                "it speaks TLS 1.2, to which a token can't be bound: TLS 1.3 is needed", refused=True
+            )
+        return binding
+    await asyncio.get_running_loop().sock_sendall(sock, question_bytes(owner.authority))
+    data = b""
+    while True:
+        chunk = await _receive(sock, None)
+        data += chunk
+        try:
+            if read_answer(data, ended=not chunk) is not None:
+                raise DialError("it accepts agents without a registration", refused=True)
+        except Refusal as refusal:
+            if refusal.nonce is None:
+                raise
+            return Binding(NONCE, refusal.nonce)
 
 
 async def _receive(sock: socket.socket, stream: TlsStream | None) -> bytes:

@@ -22,6 +22,15 @@ from typing import Any
 
 from _fastpath import http1
 from broker.config.model import Match
+from broker.identity.proof import Binding, Proof, prove
+from broker.tunnel.credentials import (
+    SCHEME,
+    Authorization,
+    format_challenge,
+    format_proof,
+    parse_authorization,
+    parse_challenge,
+)
 from broker.tunnel.messages import integer, pack, pack_services, parse_services, printable, text, unpack_map
 
 PROTOCOL = "broker-tunnel"
@@ -41,7 +50,6 @@ MAX_RETRY_MS = 300_000
 _AGENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _INSTANCE = re.compile(r"[0-9a-f]{32}")
 _CODE = re.compile(r"[a-z][a-z-]{0,39}")
-_BEARER = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]{1,4096}=*)")
 
 
 class Refusal(Exception):
@@ -51,12 +59,15 @@ class Refusal(Exception):
     status 0, for an answer that could not be understood).
     """
 
-    def __init__(self, status: int, code: str, sentence: str, retry_after: int = 0) -> None:
+    def __init__(
+        self, status: int, code: str, sentence: str, retry_after: int = 0, nonce: bytes | None = None
+    ) -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
         self.sentence = sentence
         self.retry_after = retry_after  # seconds; 0: not said
+        self.nonce = nonce  # of a challenge: the connection stays, for a registration with a proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class Registration:
     streams: int  # streams that the DMZ node may open
     services: tuple[Match, ...]
     token: str | None = field(default=None, repr=False)
+    proof: Proof | None = None  # of a token, in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +149,11 @@ def _asks_for_tunnel(headers: list[tuple[bytes, bytes]]) -> bool:
 # --- DMZ node: read a registration, answer it -------------------------------------------------
 
 
-def read_registration(data: bytes, head_limit: int = HEAD_LIMIT) -> tuple[Registration, int] | None:
+def read_registration(data: bytes, head_limit: int = HEAD_LIMIT) -> tuple[Registration | None, int] | None:
     """The registration at the start of `data` and the size of its head; None: more bytes needed.
 
-    Raises Refusal. What follows the head is the caller's: the first frames.
+    In place of a registration, None: the agent asks for a nonce first. Raises Refusal. What follows the head
+    is the caller's: the first frames.
     """
     try:
         request = http1.parse_request(data, head_limit, HEADER_LIMIT)
@@ -157,11 +170,13 @@ def read_registration(data: bytes, head_limit: int = HEAD_LIMIT) -> tuple[Regist
         return None
     _check_request_line(request)
     try:
+        authorization = _authorization(request.headers)
+        if authorization.asks:
+            return None, request.size
         parameters = _registration_parameters(request.headers)
-        registration = _registration(parameters, _token(request.headers))
+        return _registration(parameters, authorization), request.size
     except ValueError as error:
         raise Refusal(400, "bad-request", f"The registration is malformed: {error}.") from None
-    return registration, request.size
 
 
 def _check_request_line(request: http1.ParsedHead) -> None:
@@ -196,17 +211,16 @@ def _registration_parameters(headers: list[tuple[bytes, bytes]]) -> dict[str, An
         raise ValueError(f"Broker-Parameters cannot be decoded ({printable(str(error), 80)})") from None
 
 
-def _token(headers: list[tuple[bytes, bytes]]) -> str | None:
+def _authorization(headers: list[tuple[bytes, bytes]]) -> Authorization:
     value = _single(headers, b"authorization")
-    if value is None:
-        return None
-    match = _BEARER.fullmatch(value)
-    if match is None:
-        raise Refusal(401, "unauthenticated", "The credentials are not a bearer token.")
-    return match[1].decode("ascii")
+    parameters = _single(headers, b"broker-parameters") or b""
+    try:
+        return parse_authorization(value, parameters)
+    except ValueError as error:
+        raise Refusal(401, "unauthenticated", f"The credentials are {error}.") from None
 
 
-def _registration(parameters: Mapping[str, Any], token: str | None) -> Registration:
+def _registration(parameters: Mapping[str, Any], shown: Authorization) -> Registration:
     return Registration(
         agent=text(parameters, "name", _AGENT, "1 to 64 letters, digits, dots, dashes and underscores"),
         instance=text(parameters, "instance", _INSTANCE, "32 hexadecimal digits"),
@@ -214,7 +228,8 @@ def _registration(parameters: Mapping[str, Any], token: str | None) -> Registrat
         window=integer(parameters, "window", 1, MAX_WINDOW),
         streams=integer(parameters, "streams", 0, MAX_STREAMS),
         services=parse_services(parameters.get("services", [])),
-        token=token,
+        token=shown.token,
+        proof=shown.proof,
     )
 
 
@@ -246,9 +261,11 @@ def refusal_bytes(refusal: Refusal) -> bytes:
     ]
     if refusal.status == 426:
         lines += [f"Upgrade: {PROTOCOL}", "Connection: Upgrade, close"]
-    else:
+    elif refusal.nonce is None:
         lines.append("Connection: close")
-    if refusal.status == 401:
+    if refusal.nonce is not None:
+        lines.append(f"WWW-Authenticate: {format_challenge(refusal.nonce)}")
+    elif refusal.status == 401:
         lines.append('WWW-Authenticate: Bearer realm="broker"')
     if refusal.status == 405:
         lines.append("Allow: GET")
@@ -267,8 +284,18 @@ def _title(status: int) -> str:
 # --- agent: write a registration, read the answer ---------------------------------------------
 
 
-def registration_bytes(registration: Registration, host: str) -> tuple[bytes, bool]:
-    """The request, and whether the services fitted into it; else they must be announced after."""
+def question_bytes(host: str) -> bytes:
+    """Asks for a nonce, where there is no TLS to bind the proof of a token to."""
+    return "\r\n".join([*_first_lines(host), f"Authorization: {SCHEME}", "", ""]).encode("ascii")
+
+
+def registration_bytes(
+    registration: Registration, host: str, binding: Binding | None = None
+) -> tuple[bytes, bool]:
+    """The request, and whether the services fitted into it; else they must be announced after.
+
+    With a binding the token is proven for that connection; without, it is sent.
+    """
     parameters: dict[str, Any] = {
         "name": registration.agent,
         "instance": registration.instance,
@@ -281,17 +308,23 @@ def registration_bytes(registration: Registration, host: str) -> tuple[bytes, bo
     complete = len(encoded) <= MAX_PARAMETERS
     if not complete:
         encoded = _encode_parameters(parameters | {"services": []})
-    lines = [
+    lines = [*_first_lines(host), f"Broker-Parameters: {encoded}"]
+    if registration.token is not None and binding is not None:
+        proof = prove(registration.token, binding, encoded.encode("ascii"))
+        lines.append(f"Authorization: {format_proof(proof)}")
+    elif registration.token is not None:
+        lines.append(f"Authorization: Bearer {registration.token}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii"), complete
+
+
+def _first_lines(host: str) -> list[str]:
+    return [
         f"GET {TARGET} HTTP/1.1",
         f"Host: {host}",
         "Connection: Upgrade",
         f"Upgrade: {PROTOCOL}",
         f"Broker-Version: {VERSION}",
-        f"Broker-Parameters: {encoded}",
     ]
-    if registration.token is not None:
-        lines.append(f"Authorization: Bearer {registration.token}")
-    return "\r\n".join([*lines, "", ""]).encode("ascii"), complete
 
 
 def read_answer(data: bytes, *, ended: bool = False) -> tuple[Acceptance, int] | None:
@@ -352,9 +385,9 @@ def _refusal(response: http1.ParsedHead, body: bytes) -> Refusal:
     if not _CODE.fullmatch(code):
         sentence = f"The peer answered with status {response.status}, not like a registration port."
         return Refusal(response.status, "bad-answer", sentence, _retry_after(response.headers))
-    return Refusal(
-        response.status, code, _detail(body) or _title(response.status) + ".", _retry_after(response.headers)
-    )
+    nonce = parse_challenge(_fields(response.headers, b"www-authenticate"))
+    sentence = _detail(body) or _title(response.status) + "."
+    return Refusal(response.status, code, sentence, _retry_after(response.headers), nonce)
 
 
 def _detail(body: bytes) -> str:

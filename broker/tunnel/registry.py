@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Match
+from broker.identity.login import Denied, Evidence, Wants, log_in, still_enough
 from broker.identity.patterns import may_announce
 from broker.identity.users import Principal, Users
 from broker.tunnel.directory import Directory
@@ -84,6 +85,7 @@ class Registry:
         self.evicted = 0
         self.lost = 0
         self._users = users
+        self._wants = Wants()
         self._max_tunnels = max_tunnels
         self._max_streams = max_streams
         self._generations = itertools.count(1)
@@ -93,11 +95,11 @@ class Registry:
 
     # --- logging in ---------------------------------------------------------------------------
 
-    def authenticate(self, token: str | None) -> Principal:
-        principal = self._users.anonymous() or self._users.by_token(token)
-        if principal is None:
-            raise Refusal(401, "unauthenticated", "The token is missing or unknown.")
-        return principal
+    def authenticate(self, shown: Evidence) -> Principal:
+        try:
+            return log_in(self._users, self._wants, shown)
+        except Denied as denied:
+            raise Refusal(denied.status, denied.code, denied.sentence) from None
 
     def admit(self, principal: Principal, registration: Registration, address: str) -> Member:
         """Whether this agent may register, and with which of its services. Changes nothing yet."""
@@ -246,14 +248,15 @@ class Registry:
 
     # --- from the node ------------------------------------------------------------------------
 
-    def apply(self, users: Users, *, max_tunnels: int, max_streams: int) -> None:
+    def apply(self, users: Users, wants: Wants, *, max_tunnels: int, max_streams: int) -> None:
         """A reload: live tunnels keep what they may still have, and lose what was taken away."""
         self._users = users
+        self._wants = wants
         self._max_tunnels = max_tunnels
         self._max_streams = max_streams
         for member in list(self._members.values()):
             principal = users.renew(member.principal)
-            if principal is None:
+            if principal is None or not still_enough(principal, wants):
                 self._expel(member, CODE_FORBIDDEN, "its credentials are not valid any more")
             elif principal != member.principal:
                 member.principal = principal

@@ -253,6 +253,10 @@ class Uplink:
     def proxy(self) -> Proxy | None:
         return self.connect.proxy
 
+    @property
+    def bearer(self) -> bool:
+        return self.connect.bearer
+
     def registration(self, index: int) -> Registration:
         return Registration(
             agent=self._agent.name,

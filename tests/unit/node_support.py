@@ -14,6 +14,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Match, Rights, User
+from broker.identity.login import Evidence
 from broker.identity.users import Principal, Users
 from broker.tunnel.directory import Directory
 from broker.tunnel.handshake import Registration
@@ -110,7 +111,7 @@ class RegistryRig:
         self.registry = Registry("green", directory, Users(users or []), **values)
 
     def admit(self, wanted: Registration, principal: Principal | None = None) -> Member:
-        who = principal or self.registry.authenticate(wanted.token)
+        who = principal or self.registry.authenticate(Evidence(wanted.token))
         return self.registry.admit(who, wanted, "192.0.2.1:5")
 
     def login(self, wanted: Registration) -> tuple[Member, Peer]:

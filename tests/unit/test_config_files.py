@@ -252,13 +252,15 @@ def test_a_token_in_clear_is_warned_of(written, tmp_path: Path) -> None:
     config = load(
         written(
             "services: [{upstream: 'http://127.0.0.1:1'}]\n"
-            "connect:\n- {url: 'http://8.8.8.8:7000', token_file: a.token}\n"
+            "connect:\n- {url: 'http://8.8.8.8:7000', token_file: a.token, bearer: true}\n"
             "- {url: 'http://10.0.0.1:7000', token_file: a.token}\n"
+            "- {url: 'http://8.8.4.4:7000', token_file: a.token}\n"
         )
     )
     told = warnings_of(config)
     assert "connect[0].url: the token travels to 8.8.8.8 unencrypted" in told
     assert "connect[1].url" not in told
+    assert "connect[2].url: the tunnel goes to 8.8.4.4 unencrypted" in told
     assert "connect[0].token_file: the file" in told
     assert "chmod 600" in told
     assert "tests-0002" not in told

@@ -220,7 +220,7 @@ def test_every_wrong_flag_is_told(written) -> None:
         "--external http://x?: must end before '?'",
         "--external http://y?name=a&name=b: must end before '?'",
         "--registration 127.0.0.1:7000: must be a URL such as",
-        "--registration http://0.0.0.0:6?colour=blue: colour: is not a known key; known here: allow, deny,",
+        "--registration http://0.0.0.0:6?colour=blue: colour: is not a known key; known here: allow, auth,",
         "--registration http://0.0.0.0:6?colour=blue: 0.0.0.0 is not a loopback address",
         "--service a.example.com=http://127.0.0.1:3: match: 'a.example.com/' is served already, by",
         "--service x=y: must be an upstream such as",
@@ -256,8 +256,9 @@ def test_open_ports_need_users_or_insecure() -> None:
     assert len(found) == 2
     assert all("is not a loopback address" in each and "--insecure" in each for each in found)
     config = load(None, flags(SERVE, insecure=True, **given))
-    assert len(config.warnings) == 2
-    assert all("is not a loopback address" in each and "--insecure" not in each for each in config.warnings)
+    open_ports = [each for each in config.warnings if "is not encrypted" not in each]
+    assert len(open_ports) == 2 and len(config.warnings) == 3
+    assert all("is not a loopback address" in each and "--insecure" not in each for each in open_ports)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -125,7 +126,12 @@ class FakeDmz:
 
 
 def connect_to(
-    port: int, tunnels: int = 1, *hosts: str, token: str | None = None, host: str = "127.0.0.1"
+    port: int,
+    tunnels: int = 1,
+    *hosts: str,
+    token: str | None = None,
+    host: str = "127.0.0.1",
+    bearer: bool = True,
 ) -> Connect:
     services = tuple(
         Service(
@@ -138,7 +144,14 @@ def connect_to(
     )
     secret = Secret(token) if token else None
     return Connect(
-        scheme="http", host=host, port=port, token=secret, token_file=None, tunnels=tunnels, services=services
+        scheme="http",
+        host=host,
+        port=port,
+        token=secret,
+        token_file=None,
+        bearer=bearer,
+        tunnels=tunnels,
+        services=services,
     )
 
 
@@ -155,7 +168,7 @@ def uplink_to(reactor: Reactor, connect: Connect) -> Uplink:
 
 
 def with_uplink(
-    test: Callable[[FakeDmz, Uplink], Awaitable[None]], loop: str = "uvloop", tunnels: int = 1, **more: str
+    test: Callable[[FakeDmz, Uplink], Awaitable[None]], loop: str = "uvloop", tunnels: int = 1, **more: Any
 ) -> None:
     async def main() -> None:
         dmz = FakeDmz()
@@ -194,6 +207,22 @@ def test_an_agent_registers_with_all_its_tunnels(loop):
         assert dmz.logins[0].services == (Match(host="x.example"),)
 
     with_uplink(test, loop, 3, token="token-of-the-agent")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_token_that_is_proven_is_never_sent():
+    """A node that asks for nothing, or for the token itself, gets neither."""
+
+    async def test(dmz: FakeDmz, uplink: Uplink) -> None:
+        bare = Refusal(401, "unauthenticated", "Send the token.")
+        dmz.answers = [refusal_bytes(bare), acceptance_bytes(ACCEPTANCE)]
+        uplink.start()
+        (dialler,) = uplink.diallers
+        await until(lambda: "without a registration" in dialler.reason)
+        assert dmz.logins[:2] == [None, None]
+        assert not uplink.tunnels()
+
+    with_uplink(test, token="token-of-the-agent", bearer=False)
 
 
 @pytest.mark.usefixtures("at_once")

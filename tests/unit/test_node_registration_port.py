@@ -4,11 +4,13 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from _fastpath.http1 import parse_response
-from broker.config.model import Limits, Match, Timeouts
+from broker.config.model import Limits, Match, Penalties, Strangers, Timeouts
 from broker.config.model import RegistrationPort as PortConfig
 from broker.ports import registration as port_module
 from broker.ports.registration import LoginSettings, RegistrationPort, spread_ms
@@ -35,12 +37,12 @@ CONFIG = PortConfig(
 class Rig:
     """A registration port, and clients that speak to it."""
 
-    def __init__(self, deadline_s: float, users: list | None) -> None:
+    def __init__(self, deadline_s: float, users: list | None, config: PortConfig) -> None:
         self.changes = 0
         self.registry = RegistryRig(users)
-        self.sockets = bind(CONFIG, "registration port green")
+        self.sockets = bind(config, "registration port green")
         self.port = RegistrationPort(
-            CONFIG,
+            config,
             self.sockets,
             self.registry.reactor,
             self.registry.registry,
@@ -77,9 +79,12 @@ def with_port(
     loop: str = "uvloop",
     deadline_s: float = 10.0,
     users: list | None = None,
+    **strangers: Any,
 ) -> None:
+    config = replace(CONFIG, strangers=Strangers(**strangers))
+
     async def main() -> None:
-        rig = Rig(deadline_s, users)
+        rig = Rig(deadline_s, users, config)
         try:
             await test(rig)
         finally:
@@ -186,9 +191,7 @@ def test_a_head_over_the_limit_is_refused():
     with_port(test)
 
 
-def test_whoever_has_waited_longest_gives_way(monkeypatch):
-    monkeypatch.setattr(port_module, "MAX_LOGINS_PER_ADDRESS", 8)
-
+def test_whoever_has_waited_longest_gives_way():
     async def test(rig: Rig) -> None:
         silent = [await rig.connect() for _ in range(20)]
         await until(lambda: rig.port.crowded_out == 12)
@@ -198,19 +201,47 @@ def test_whoever_has_waited_longest_gives_way(monkeypatch):
         reader = await rig.login(registration("a", 1, 0, "x.example"))
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
 
-    with_port(test)
+    with_port(test, per_address=8)
 
 
-def test_the_whole_port_is_bounded_too(monkeypatch):
-    monkeypatch.setattr(port_module, "MAX_LOGINS", 8)
-
+def test_the_whole_port_is_bounded_too():
     async def test(rig: Rig) -> None:
         for _ in range(20):
             await rig.connect()
         await until(lambda: rig.port.crowded_out == 12)
         assert rig.port.logins == 8
 
-    with_port(test)
+    with_port(test, early=8, most=8)
+
+
+def test_failures_are_punished_where_no_agent_is():
+    everybody = Penalties(exempt=(), threshold=12.0)
+
+    async def test(rig: Rig) -> None:
+        wrong = registration("a", 1, 0, "o.example", token="nobody")
+        for _ in range(3):
+            assert (await answer_of(await rig.login(wrong)))[0] == 401
+        status, fields, _ = await answer_of(await rig.login(wrong))
+        assert (status, fields[b"broker-error"]) == (429, b"rate-limited")
+        assert 0 < int(fields[b"retry-after"]) <= 16
+        assert (rig.port.turned_away, rig.port.penalties.punished) == (1, 1)
+
+    with_port(test, users=[user("orders", "o.example")], penalties=everybody)
+
+
+def test_behind_one_address_a_wrong_agent_harms_no_right_one():
+    everybody = Penalties(exempt=(), threshold=12.0)
+
+    async def test(rig: Rig) -> None:
+        right = registration("a", 1, 0, "o.example", token="orders")
+        reader = await rig.login(right)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        for _ in range(5):
+            wrong = registration("a", 1, 0, "o.example", token="nobody")
+            assert (await answer_of(await rig.login(wrong)))[0] == 401
+        assert rig.port.turned_away == 0
+
+    with_port(test, users=[user("orders", "o.example")], penalties=everybody)
 
 
 def test_a_client_that_is_gone_leaves_nothing():

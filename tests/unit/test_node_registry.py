@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.config.model import Match
+from broker.identity.login import Wants
 from broker.identity.users import Users
 from broker.tunnel import directory as directory_module
 from broker.tunnel.handshake import Refusal
@@ -280,10 +281,10 @@ def test_a_reload_that_takes_a_right_away_ends_it_for_live_tunnels():
     async def test(rig: RegistryRig) -> None:
         member, peer = rig.login(registration("a", 1, 0, "o.example", "a.shop.example", token="orders"))
         narrower = user("orders", "o.example")
-        rig.registry.apply(Users([narrower]), max_tunnels=100, max_streams=1000)
+        rig.registry.apply(Users([narrower]), Wants(), max_tunnels=100, max_streams=1000)
         assert member.link.alive
         assert rig.hosts() == {"o.example"}
-        rig.registry.apply(Users([ORDERS]), max_tunnels=100, max_streams=1000)
+        rig.registry.apply(Users([ORDERS]), Wants(), max_tunnels=100, max_streams=1000)
         assert rig.hosts() == {"o.example", "a.shop.example"}
         del peer
 
@@ -294,7 +295,7 @@ def test_a_reload_that_takes_the_token_away_ends_the_tunnel():
     async def test(rig: RegistryRig) -> None:
         member, _ = rig.login(registration("a", 1, 0, "o.example", token="orders"))
         other, _ = rig.login(registration("b", 1, 0, "s.example", token="stock"))
-        rig.registry.apply(Users([STOCK]), max_tunnels=100, max_streams=1000)
+        rig.registry.apply(Users([STOCK]), Wants(), max_tunnels=100, max_streams=1000)
         assert not member.link.alive
         assert other.link.alive
 
