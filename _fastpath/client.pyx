@@ -308,7 +308,7 @@ cdef class Client(ResponseWriter):
                 self.answer(CODE_INTERNAL, NEVER_SENT)
                 return
             head = &again
-        result = self.egress.join(self, head)
+        result = self.join_within(self.egress, head, self.settings.in_flight)
         if result == JOINED:
             self.tries += 1
             self.state = CLIENT_RUNNING
@@ -462,6 +462,7 @@ cdef class Client(ResponseWriter):
     cdef void count_finished(self) noexcept:
         cdef Record record
         self.in_flight = False
+        self.count_out()
         self.listener.tally.active -= 1
         self.listener.tally.bytes_in += self.request_seen
         self.listener.tally.bytes_out += self.reply_seen

@@ -33,9 +33,13 @@ cdef class Ingress(Socket):
     cdef PyObject* wait_next      # borrowed: the waiter leaves the list before it goes away
     cdef PyObject* wait_prev
     cdef uint8_t tries            # joins of the current request so far
+    cdef Egress counted_at        # in whose `in_flight` the current exchange counts
 
     cdef void wait_over(self) noexcept        # somebody is there: join again (not from inside this call)
     cdef void stop_waiting(self) noexcept
+    # What `egress.join` says, unless there are `limit` exchanges of its service already.
+    cdef int join_within(self, Egress egress, const Head* head, uint32_t limit) noexcept
+    cdef void count_out(self) noexcept        # the exchange is over
 
 
 cdef class Egress(Target):
@@ -44,6 +48,7 @@ cdef class Egress(Target):
     cdef PyObject* wait_head
     cdef PyObject* wait_tail
     cdef readonly uint32_t waiting
+    cdef readonly uint32_t in_flight          # exchanges of clients of this node
 
     # `head`: of the request as scanned (its spans are not used), NULL for tcp.
     cdef int join(self, End ingress, const Head* head) noexcept

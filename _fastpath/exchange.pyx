@@ -1,6 +1,7 @@
 """Joining an ingress to an egress, waiting for one, and counting. See exchange.pxd."""
 
 cimport cython
+from _fastpath.end cimport CODE_OVERLOADED
 
 
 @cython.no_gc
@@ -25,6 +26,23 @@ cdef class Ingress(Socket):
         self.wait_next = self.wait_prev = NULL
         self.waits_for = None
         egress.waiting -= 1
+
+    cdef int join_within(self, Egress egress, const Head* head, uint32_t limit) noexcept:
+        cdef int result
+        if self.counted_at is not egress:
+            self.count_out()
+            if egress.in_flight >= limit:
+                return CODE_OVERLOADED
+        result = egress.join(self, head)
+        if result == JOINED and self.counted_at is None:
+            self.counted_at = egress
+            egress.in_flight += 1
+        return result
+
+    cdef void count_out(self) noexcept:
+        if self.counted_at is not None:
+            self.counted_at.in_flight -= 1
+            self.counted_at = None
 
 
 cdef class Egress(Target):

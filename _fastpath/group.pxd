@@ -19,3 +19,4 @@ cdef class Group(Egress):
     cdef uint32_t turn            # where the search begins: equal loads take turns
 
     cdef Tunnel choose(self, bint* full)
+    cdef bint is_greedy(self, Tunnel tunnel) noexcept

@@ -1,5 +1,6 @@
 """Delegated services: the least loaded tunnel takes the next stream. See group.pxd."""
 
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -11,6 +12,7 @@ from _fastpath.http1 cimport Head
 
 cdef enum:
     SCAN_ALL = 8                  # above so many tunnels a few are sampled instead
+    RESERVE = 8                   # one stream in so many is for services that do not have their share yet
 
 
 @cython.final
@@ -48,6 +50,7 @@ cdef class Group(Egress):
         Py_INCREF(tunnel)
         self.tunnels[self.count] = <PyObject*>tunnel
         self.count += 1
+        tunnel.groups += 1
         self.wake_waiting()
 
     def remove(self, Tunnel tunnel not None) -> None:
@@ -57,6 +60,7 @@ cdef class Group(Egress):
             if self.tunnels[i] == <PyObject*>tunnel:
                 self.count -= 1
                 self.tunnels[i] = self.tunnels[self.count]
+                tunnel.groups -= 1
                 Py_DECREF(tunnel)
                 return
 
@@ -97,7 +101,7 @@ cdef class Group(Egress):
             seen += 1
             if not tunnel.alive or tunnel.session.going_away:
                 continue
-            if tunnel.session.locals.active >= tunnel.session.local_limit:
+            if tunnel.session.locals.active >= tunnel.session.local_limit or self.is_greedy(tunnel):
                 full[0] = True
                 continue
             if tunnel.session.active < least:
@@ -108,3 +112,11 @@ cdef class Group(Egress):
             if seen >= SCAN_ALL:
                 break             # `turn` moves on: every tunnel gets its share
         return <Tunnel>best if best != NULL else None
+
+    cdef bint is_greedy(self, Tunnel tunnel) noexcept:
+        # The last streams of a tunnel that several services share are for those that have less than their part of it: one
+        # service whose upstream is slow cannot take them all.
+        cdef uint64_t limit = tunnel.session.local_limit
+        if tunnel.groups < 2 or tunnel.session.locals.active < limit - limit // RESERVE:
+            return False
+        return <uint64_t>self.in_flight * tunnel.groups >= limit * self.count

@@ -1,18 +1,18 @@
-# What an upstream connection knows of its service: addresses, settings, the idle connections.
+# What an upstream connection knows of its service: addresses, settings, what counts for their health.
 #
-# A Pool owns its address table and holds strong references to the idle connections (last in, first out).
+# A Pool keeps its Backends, which hold the idle connections.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.backend cimport Backend
 from _fastpath.exchange cimport Egress
-from _fastpath.net cimport sockaddr_storage, socklen_t
-from _fastpath.reactor cimport PyObject, Reactor
+from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport Socket
 
 cdef enum:
-    MAX_ADDRESSES = 64
     MAX_IDLE = 1024               # pooled connections of one service
     POOL_IDLE_MS = 30000
+    EJECT_AFTER = 3               # failures in a row of exchanges that had a connection
 
 
 cdef class Pool(Egress):
@@ -21,20 +21,24 @@ cdef class Pool(Egress):
     cdef readonly str kind
     cdef bint http
     cdef readonly bint closed
-    cdef sockaddr_storage addresses[MAX_ADDRESSES]
-    cdef socklen_t address_sizes[MAX_ADDRESSES]
     cdef dict tls                 # None: plain. Else by host name: () -> a pyOpenSSL Connection, with `verify` and `failed`
-    cdef list hosts               # the name that each address was resolved from
     cdef uint8_t proxy_version    # of the PROXY header in front of each tcp connection; 0: none
-    cdef uint8_t address_count
-    cdef uint8_t next_address     # the one that worked last
-    cdef PyObject* idle[MAX_IDLE]
+    cdef readonly tuple backends  # of Backend
+    cdef object on_ejected        # (Backend) -> None: it was ejected; or None
     cdef readonly uint32_t idle_count
     cdef readonly uint64_t connects, connect_failures, reused
 
-    # A connection that is being made to address number `first`, `tried` of them having been tried with it;
-    # further addresses are tried at once where the kernel refuses. None: none could be begun.
-    cdef Socket dial(self, uint8_t first, uint8_t tried)
+    # A connection that is being made to `first`, or where the kernel refuses to another one that was not tried. None: none
+    # could be begun. `tried`: bits of the places that were tried before.
+    cdef Socket dial(self, Backend first, uint64_t tried)
+    cdef Backend choose(self, uint64_t tried)
     # False: the pool is full.
-    cdef bint put_idle(self, Socket connection) noexcept
-    cdef void forget_idle(self, Socket connection) noexcept
+    cdef bint put_idle(self, Socket connection, Backend backend) noexcept
+    cdef void forget_idle(self, Socket connection, Backend backend) noexcept
+    cdef void begun(self, Backend backend) noexcept           # an exchange is joined to a connection of `backend`
+    cdef void over(self, Backend backend) noexcept            # it has let go of it
+    # What became of it: an answer; no connection; or a connection, but no (whole) answer.
+    cdef void succeeded(self, Backend backend) noexcept
+    cdef void unreachable(self, Backend backend) noexcept
+    cdef void failed(self, Backend backend) noexcept
+    cdef void eject(self, Backend backend) noexcept

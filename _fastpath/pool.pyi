@@ -1,5 +1,6 @@
 from typing_extensions import disjoint_base
 
+from _fastpath.backend import Backend
 from _fastpath.exchange import Egress
 
 @disjoint_base
@@ -8,6 +9,8 @@ class Pool(Egress):
     def kind(self) -> str: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def backends(self) -> tuple[Backend, ...]: ...
     @property
     def idle_count(self) -> int: ...
     @property

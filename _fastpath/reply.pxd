@@ -4,6 +4,7 @@
 # the requests.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.backend cimport Backend
 from _fastpath.http1 cimport ChunkedDecoder, Head
 from _fastpath.pool cimport Pool
 from _fastpath.socket cimport Socket
@@ -11,6 +12,7 @@ from _fastpath.socket cimport Socket
 
 cdef class ReplyReader(Socket):
     cdef Pool service
+    cdef Backend backend          # the address that this is a connection to
     cdef unsigned char* stash     # a partial response head, or body bytes that nobody had room for
     cdef uint32_t stash_size, scan_resume
     cdef ChunkedDecoder* decoder

@@ -175,6 +175,7 @@ cdef class ReplyReader(Socket):
             self.fail(CODE_OVERLOADED, SENT, b"the response's head is too large")
             return False
         self.reply_begun = True
+        self.service.succeeded(self.backend)
         self.reactor.arm(self, 0)
         self.reply_framing = head.framing
         self.reply_left = head.content_length if head.framing == BODY_LENGTH else UINT64_MAX

@@ -1,25 +1,19 @@
 """Local services: addresses, dialling, and reuse of idle upstream connections. See service.pxd, pool.pxd."""
 
-from libc.stdint cimport uint8_t
-from libc.string cimport memcpy, memset
-
-from cpython.ref cimport Py_DECREF
+from libc.stdint cimport uint8_t, uint64_t
 
 cimport cython
 from _fastpath cimport net
-from _fastpath.end cimport CODE_UNREACHABLE, End
+from _fastpath.backend cimport MAX_BACKENDS, Backend
+from _fastpath.end cimport CODE_OVERLOADED, CODE_UNREACHABLE, End
 from _fastpath.exchange cimport JOINED, tally_counters
 from _fastpath.http1 cimport Head
-from _fastpath.net cimport sockaddr_in, sockaddr_in6, sockaddr_storage, sockaddr_un
-from _fastpath.pool cimport MAX_ADDRESSES
 from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport Socket, peek_alive, start_connect
 from _fastpath.tcp cimport TCP_CONNECTING, TcpEnd
 from _fastpath.tls cimport TlsLayer
 from _fastpath.upstream cimport UPSTREAM_CONNECTING, UPSTREAM_RUNNING, Upstream
-
-import socket
 
 
 @cython.final
@@ -38,26 +32,34 @@ cdef class Service(Pool):
         self.kind = kind
         self.http = kind == "http"
         self.settings = settings
-        self.hosts = []
+        self.backends = ()
 
-    def set_addresses(self, addresses: list[tuple]) -> None:
-        """Use these addresses from now on: (AF_INET or AF_INET6, address, port[, name]) or (AF_UNIX, path), in order of preference.
+    def set_backends(self, backends: list[Backend]) -> None:
+        """Use these addresses from now on. One that the service has already keeps its state and its idle connections.
 
-        `name` is the host that the address was resolved from: by it the TLS context is found.
-
-        Raises ValueError for an address that is not numeric or a path that is too long.
+        More than 64 are cut off. Exchanges that run go on, also with addresses that are gone.
         """
-        cdef sockaddr_storage parsed[MAX_ADDRESSES]
-        cdef net.socklen_t sizes[MAX_ADDRESSES]
-        addresses = addresses[:MAX_ADDRESSES]
-        for i, address in enumerate(addresses):
-            sizes[i] = parse_address(address, &parsed[i])
-        memcpy(self.addresses, parsed, sizeof(parsed))
-        memcpy(self.address_sizes, sizes, sizeof(sizes))
-        self.address_count = len(addresses)
-        self.hosts = [address[3] if len(address) > 3 else address[1] for address in addresses]
-        self.next_address = 0
-        self.drop_idle()
+        cdef Backend new, old
+        kept = []
+        for new in backends[:MAX_BACKENDS]:
+            old = next((each for each in self.backends if each.same(new)), None)
+            if old is not None:
+                old.weight = new.weight
+            kept.append(new if old is None else old)
+        for old in self.backends:
+            if old not in kept:
+                old.gone = True
+                self.drop_idle_of(old)
+        for place, new in enumerate(kept):
+            new.place = place
+            new.credit = 0
+        self.backends = tuple(kept)
+        if len(kept) == 1:
+            (<Backend>kept[0]).admit()
+
+    def set_on_ejected(self, callback: object) -> None:
+        """Call this with every Backend that is ejected: whoever listens admits it again."""
+        self.on_ejected = callback
 
     def set_tls(self, dict contexts) -> None:
         """Speak TLS on connections that are made from now on; None: do not.
@@ -91,65 +93,82 @@ cdef class Service(Pool):
 
     def drop_idle(self) -> None:
         """Close the idle connections."""
-        while self.idle_count:
-            (<Upstream>self.idle[self.idle_count - 1]).drop()
+        for backend in self.backends:
+            self.drop_idle_of(backend)
+
+    cdef void drop_idle_of(self, Backend backend) noexcept:
+        cdef Socket connection = backend.last_idle()
+        while connection is not None:
+            (<Upstream>connection).drop()
+            connection = backend.last_idle()
 
     cdef int join(self, End ingress, const Head* head) noexcept:
         cdef Upstream connection
+        cdef Backend backend
         if head == NULL or not self.http:
             return self.join_tcp(ingress) if head == NULL and not self.http else CODE_UNREACHABLE
+        if self.tally.active >= self.settings.in_flight:
+            return self.overloaded()
+        backend = self.choose(0)
+        if backend is None:
+            return self.nobody()
         # A connection that is to change its protocol is not one that may be closing at this moment.
-        connection = None if head.upgrade else self.take_idle(head.idempotent)
+        connection = None if head.upgrade else self.take_idle(backend, head.idempotent)
         if connection is None:
-            connection = <Upstream>self.dial(self.next_address, 1)
+            connection = <Upstream>self.dial(backend, 0)
             if connection is None:
-                self.connect_failures += 1
-                self.tally.failures[<int>CODE_UNREACHABLE] += 1
-                return CODE_UNREACHABLE
+                return self.nobody()
         connection.begin(head)
         connection.peer = ingress
         ingress.peer = connection
-        connection.counted = True
+        connection.count()
         self.tally.exchanges += 1
-        self.tally.active += 1
         return JOINED
 
-    cdef Upstream take_idle(self, bint idempotent):
+    cdef int nobody(self) noexcept:
+        self.tally.failures[<int>CODE_UNREACHABLE] += 1
+        return CODE_UNREACHABLE
+
+    cdef int overloaded(self) noexcept:
+        self.tally.failures[<int>CODE_OVERLOADED] += 1
+        return CODE_OVERLOADED
+
+    cdef Upstream take_idle(self, Backend backend, bint idempotent):
         cdef Upstream connection
-        while self.idle_count:
-            connection = <Upstream>self.idle[self.idle_count - 1]
+        while backend.idle_count:
+            connection = <Upstream>backend.last_idle()
             # What can't be sent twice does not go to a connection that is already closed. The
             # others need no look: they get a second try.
             if connection.readable or (not idempotent and not peek_alive(connection.fd)):
                 connection.drop()
                 continue
-            self.idle_count -= 1
-            Py_DECREF(connection)
+            self.forget_idle(connection, backend)
             connection.state = UPSTREAM_RUNNING
             self.reused += 1
             return connection
         return None
 
-    cdef Socket dial(self, uint8_t first, uint8_t tried):
-        cdef Socket connection
-        cdef uint8_t index = first
-        cdef int fd
-        while tried <= self.address_count:
-            index = index % self.address_count
-            fd = start_connect(&self.addresses[index], self.address_sizes[index])
+    cdef Socket dial(self, Backend first, uint64_t tried):
+        cdef Backend backend = first
+        cdef int fd = -1
+        while backend is not None:
+            tried |= <uint64_t>1 << backend.place
+            fd = start_connect(&backend.address, backend.address_size)
             if fd >= 0:
-                break
-            index += 1
-            tried += 1
-        else:
-            return None
+                return self.begin_connecting(fd, backend, tried)
+            self.unreachable(backend)
+            backend = self.choose(tried)
+        return None
+
+    cdef Socket begin_connecting(self, int fd, Backend backend, uint64_t tried):
+        cdef Socket connection
         if self.http:
             connection = Upstream.__new__(Upstream)
             (<Upstream>connection).service = self
             (<Upstream>connection).state = UPSTREAM_CONNECTING
-            (<Upstream>connection).address_index = index
-            (<Upstream>connection).addresses_tried = tried
-            if self.tls is not None and not self.secure(<Upstream>connection, index):
+            (<Upstream>connection).backend = backend
+            (<Upstream>connection).tried = tried
+            if self.tls is not None and not self.secure(<Upstream>connection, backend):
                 net.close(fd)
                 return None
         else:
@@ -157,8 +176,8 @@ cdef class Service(Pool):
             (<TcpEnd>connection).service = self
             (<TcpEnd>connection).dialled = True
             (<TcpEnd>connection).state = TCP_CONNECTING
-            (<TcpEnd>connection).address_index = index
-            (<TcpEnd>connection).addresses_tried = tried
+            (<TcpEnd>connection).backend = backend
+            (<TcpEnd>connection).tried = tried
         connection.reactor = self.reactor
         connection.fd = fd
         if self.reactor.add(connection) < 0:
@@ -168,61 +187,26 @@ cdef class Service(Pool):
         self.reactor.arm(connection, self.settings.connect_timeout)
         return connection
 
-    cdef bint secure(self, Upstream connection, uint8_t index) noexcept:
+    cdef bint secure(self, Upstream connection, Backend backend) noexcept:
         try:
-            connection.context = self.tls[self.hosts[index]]
+            connection.context = self.tls[backend.host]
             connection.tls = TlsLayer(connection.context())
         except Exception:
             return False          # out of memory: a context that can't make connections was refused before
         return True
 
     cdef int join_tcp(self, End ingress) noexcept:
-        cdef TcpEnd connection = <TcpEnd>self.dial(self.next_address, 1)
+        cdef TcpEnd connection
+        cdef Backend backend
+        if self.tally.active >= self.settings.in_flight:
+            return self.overloaded()
+        backend = self.choose(0)
+        connection = <TcpEnd>self.dial(backend, 0) if backend is not None else None
         if connection is None:
-            self.connect_failures += 1
-            self.tally.failures[<int>CODE_UNREACHABLE] += 1
-            return CODE_UNREACHABLE
+            return self.nobody()
         connection.settings = self.settings
         connection.peer = ingress
         ingress.peer = connection
+        connection.count()
         self.tally.exchanges += 1
-        self.tally.active += 1
         return JOINED
-
-
-cdef parse_address(tuple address, sockaddr_storage* out):
-    # The size of the socket address.
-    cdef sockaddr_in* four = <sockaddr_in*>out
-    cdef sockaddr_in6* six = <sockaddr_in6*>out
-    cdef sockaddr_un* local = <sockaddr_un*>out
-    memset(out, 0, sizeof(sockaddr_storage))
-    if address[0] == socket.AF_UNIX:
-        path = address[1].encode()
-        if not 0 < len(path) < 108:
-            raise ValueError(f"the path of a Unix socket must be 1 to 107 bytes long, not {len(path)}")
-        local.sun_family = net.AF_UNIX
-        memcpy(local.sun_path, <char*>path, len(path))
-        return sizeof(sockaddr_un)
-    family, host, port = address[:3]
-    if not 0 < port < 65536:
-        raise ValueError(f"a port must be between 1 and 65535, not {port}")
-    host, _, scope = host.partition("%")
-    text = host.encode("ascii")
-    if family == socket.AF_INET:
-        four.sin_family = net.AF_INET
-        four.sin_port = net.htons(port)
-        done = net.inet_pton(net.AF_INET, <char*>text, &four.sin_addr)
-    else:
-        six.sin6_family = net.AF_INET6
-        six.sin6_port = net.htons(port)
-        six.sin6_scope_id = scope_number(scope)
-        done = net.inet_pton(net.AF_INET6, <char*>text, &six.sin6_addr)
-    if done != 1:
-        raise ValueError(f"not a numeric address: {host}")
-    return sizeof(sockaddr_in) if family == socket.AF_INET else sizeof(sockaddr_in6)
-
-
-cdef scope_number(str scope):
-    if not scope:
-        return 0
-    return int(scope) if scope.isdigit() else socket.if_nametoindex(scope)

@@ -13,6 +13,7 @@ cdef class Settings:
     cdef readonly uint32_t connections
     cdef readonly uint32_t connections_per_address    # 0: no limit
     cdef readonly uint32_t waiting
+    cdef readonly uint32_t in_flight                  # exchanges of one service at once; UINT32_MAX: no limit
     cdef readonly uint64_t head_timeout               # all in milliseconds; 0: none
     cdef readonly uint64_t idle_timeout
     cdef readonly uint64_t slow_timeout               # for how long a body may be slower than min_rate

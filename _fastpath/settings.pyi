@@ -17,6 +17,7 @@ class Settings:
         connections: int,
         connections_per_address: int | None,
         waiting: int,
+        in_flight: int | None,
         head_timeout: int,
         idle_timeout: int,
         slow_timeout: int,
@@ -38,6 +39,8 @@ class Settings:
     def connections(self) -> int: ...
     @property
     def connections_per_address(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
     @property
     def waiting(self) -> int: ...
     @property

@@ -13,8 +13,8 @@ cdef class Settings:
     """
 
     def __cinit__(self, *, head, headers, uri, body, response_head, response_headers, min_rate, requests, upgrades,
-                  connections, connections_per_address, waiting, head_timeout, idle_timeout, slow_timeout,
-                  upgraded_timeout, connect_timeout, first_byte_timeout, total_timeout, agent_wait):
+                  connections, connections_per_address, waiting, in_flight, head_timeout, idle_timeout,
+                  slow_timeout, upgraded_timeout, connect_timeout, first_byte_timeout, total_timeout, agent_wait):
         self.scan.head = in_range("head", head, 64, MAX_HEAD)
         self.scan.headers = in_range("headers", headers, 1, MAX_HEADERS)
         self.scan.uri = in_range("uri", uri, 1, MAX_HEAD)
@@ -31,6 +31,7 @@ cdef class Settings:
             else in_range("connections_per_address", connections_per_address, 1, 1 << 31)
         )
         self.waiting = in_range("waiting", waiting, 0, 1 << 31)
+        self.in_flight = <uint32_t>-1 if in_flight is None else in_range("in_flight", in_flight, 1, 1 << 31)
         self.head_timeout = duration("head_timeout", head_timeout)
         self.idle_timeout = duration("idle_timeout", idle_timeout)
         self.slow_timeout = duration("slow_timeout", slow_timeout)

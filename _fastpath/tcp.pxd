@@ -4,6 +4,7 @@
 # the peer's end becomes SHUT_WR, and the connection goes away when both directions have ended.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.backend cimport Backend
 from _fastpath.connection cimport Connection
 from _fastpath.exchange cimport Egress
 from _fastpath.pool cimport Pool
@@ -27,7 +28,9 @@ cdef class TcpEnd(Connection):
     cdef uint8_t introduced       # dialled: the PROXY header was written
     cdef uint8_t read_ended       # our peer was told
     cdef uint8_t write_ended      # by our peer
-    cdef uint8_t address_index, addresses_tried
+    cdef Backend backend          # dialled: the address that this is a connection to
+    cdef uint64_t tried           # dialled: places of the backends that this exchange was tried at
+    cdef uint8_t counted          # dialled: in the numbers of what is under way
     cdef uint64_t begun_us, joined_us, seen_in, seen_out
     cdef uint16_t failure
     cdef uint8_t delivery, in_flight
@@ -42,6 +45,8 @@ cdef class TcpEnd(Connection):
     cdef bint pump(self) noexcept
     cdef void connected(self) noexcept
     cdef bint next_address(self) noexcept
+    cdef void count(self) noexcept
+    cdef void uncount(self) noexcept
     cdef void finish_if_over(self) noexcept
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept
     cdef void abandon(self, uint16_t code, uint8_t delivery) noexcept

@@ -8,6 +8,7 @@ cimport cython
 from _fastpath cimport net
 from _fastpath.address cimport ADDRESS_TEXT
 from _fastpath.connection cimport PORT_TLS, Port
+from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
     HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
@@ -151,7 +152,7 @@ cdef class TcpEnd(Connection):
         if isinstance(found, Pool):
             self.settings = (<Pool>found).settings
         self.tries += 1
-        result = self.egress.join(self, NULL)
+        result = self.join_within(self.egress, NULL, self.settings.in_flight)
         if result == JOINED:
             self.state = TCP_RUNNING
             self.joined_us = self.reactor.now_us
@@ -191,13 +192,13 @@ cdef class TcpEnd(Connection):
 
     cdef void connected(self) noexcept:
         if self.broken or connect_error(self.fd) != 0:
-            self.service.connect_failures += 1
+            self.service.unreachable(self.backend)
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT)
             return
         self.state = TCP_RUNNING
-        self.service.next_address = self.address_index
         self.service.connects += 1
+        self.service.succeeded(self.backend)
         self.reactor.arm(self, self.settings.total_timeout)
         if self.out.size > 0:
             self.flush()
@@ -207,11 +208,15 @@ cdef class TcpEnd(Connection):
     cdef bint next_address(self) noexcept:
         cdef TcpEnd other
         cdef End peer = self.peer
-        if self.addresses_tried >= self.service.address_count or peer is None:
+        cdef Backend backend
+        if peer is None:
             return False
-        other = <TcpEnd>self.service.dial((self.address_index + 1) % self.service.address_count, self.addresses_tried + 1)
+        backend = self.service.choose(self.tried)
+        other = <TcpEnd>self.service.dial(backend, self.tried) if backend is not None else None
         if other is None:
             return False
+        self.uncount()
+        other.count()
         other.settings = self.settings
         other.out = self.out
         memset(&self.out, 0, sizeof(ByteQueue))
@@ -225,6 +230,14 @@ cdef class TcpEnd(Connection):
         peer.peer = other
         self.reactor.remove(self)
         return True
+
+    cdef void count(self) noexcept:
+        self.counted = True
+        self.service.begun(self.backend)
+
+    cdef void uncount(self) noexcept:
+        self.counted = False
+        self.service.over(self.backend)
 
     # --- both -------------------------------------------------------------
 
@@ -363,7 +376,7 @@ cdef class TcpEnd(Connection):
 
     cdef void on_deadline(self) noexcept:
         if self.state == TCP_CONNECTING:
-            self.service.connect_failures += 1
+            self.service.unreachable(self.backend)
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT)
         else:
@@ -402,15 +415,15 @@ cdef class TcpEnd(Connection):
         # Counts the end of the exchange, once.
         cdef Record record
         if self.dialled:
-            if self.service is not None and not self.in_flight:
-                self.in_flight = True     # counted
-                self.service.tally.active -= 1
+            if self.counted:
+                self.uncount()
                 self.service.tally.bytes_in += self.seen_out
                 self.service.tally.bytes_out += self.seen_in
             return
         if not self.in_flight:
             return
         self.in_flight = False
+        self.count_out()
         self.listener.tally.active -= 1
         self.listener.tally.bytes_in += self.seen_in
         self.listener.tally.bytes_out += self.seen_out

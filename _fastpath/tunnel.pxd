@@ -26,6 +26,7 @@ cdef class Tunnel(SessionOwner):
     cdef readonly str name
     cdef object control_callback, close_callback, goaway_callback
     cdef readonly bint alive
+    cdef uint32_t groups          # services that the other side announced
     cdef uint64_t bytes_in, bytes_out, reads, writes
     cdef TlsLayer tls             # None: plain
     cdef ByteQueue cipher         # ciphertext that the kernel has not taken

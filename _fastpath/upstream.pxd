@@ -12,6 +12,7 @@ cdef enum UpstreamState:
     UPSTREAM_RUNNING = 1
     UPSTREAM_IDLE = 2
     UPSTREAM_SHAKING = 3          # TLS: the handshake is not over
+    UPSTREAM_CANCELLED = 4        # nobody wants the answer, but the upstream may still work on it
 
 
 cdef class Upstream(ReplyReader):
@@ -19,7 +20,8 @@ cdef class Upstream(ReplyReader):
     cdef unsigned char* held      # head and body of a request that may be sent again on a new connection
     cdef uint32_t held_head, held_body
     cdef uint64_t request_left
-    cdef uint8_t state, address_index, addresses_tried
+    cdef uint64_t tried           # places of the backends that this exchange was tried at
+    cdef uint8_t state
     cdef uint8_t reused           # not the connection's first request
     cdef uint8_t idempotent, request_framing, request_done
     cdef uint8_t asks_upgrade     # the request asks for another protocol: its bytes do not end with its head
@@ -38,5 +40,7 @@ cdef class Upstream(ReplyReader):
     cdef bint is_quiet(self) noexcept         # nothing came behind the response
     cdef bint again(self) noexcept
     cdef void finish_upgraded(self) noexcept
+    cdef void count(self) noexcept            # in the service's and the backend's numbers of what is under way
     cdef void uncount(self) noexcept
+    cdef void wait_for_cancelled(self) noexcept
     cdef void clear(self) noexcept

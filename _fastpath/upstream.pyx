@@ -4,6 +4,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 
 cimport cython
+from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
     CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
@@ -63,6 +64,12 @@ cdef class Upstream(ReplyReader):
             else:
                 self.readable = False
             return
+        elif self.state == UPSTREAM_CANCELLED:
+            if self.out.size > 0 and self.writable and not self.broken:
+                self.flush()
+            if self.fd >= 0 and (self.broken or self.readable):
+                self.drop()
+            return
         if self.fd >= 0 and self.state == UPSTREAM_RUNNING:
             if self.upgraded and self.broken and self.read_over:
                 self.lost()       # no read will find out any more
@@ -78,7 +85,7 @@ cdef class Upstream(ReplyReader):
 
     cdef void connected(self) noexcept:
         if self.broken or connect_error(self.fd) != 0:
-            self.service.connect_failures += 1
+            self.service.unreachable(self.backend)
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT, b"the upstream refused the connection")
             return
@@ -103,12 +110,13 @@ cdef class Upstream(ReplyReader):
         self.handshake_failed(self.tls.reason)
 
     cdef void handshake_failed(self, str reason) noexcept:
-        self.service.connect_failures += 1
+        self.service.unreachable(self.backend)
         try:
             self.context.failed(reason)
         except Exception:
             pass                  # it is only told to people
-        self.fail(CODE_UNREACHABLE, NEVER_SENT, b"TLS with the upstream failed")
+        if not self.next_address():
+            self.fail(CODE_UNREACHABLE, NEVER_SENT, b"TLS with the upstream failed")
 
     cdef bint trusts(self) noexcept:
         # Whether the certificate, which a known CA has signed, is that of the service.
@@ -121,17 +129,17 @@ cdef class Upstream(ReplyReader):
 
     cdef void ready_for_request(self) noexcept:
         self.state = UPSTREAM_RUNNING
-        self.service.next_address = self.address_index
         self.service.connects += 1
         self.await_reply()
 
     cdef bint next_address(self) noexcept:
         # The request has not left: another address of the service gets it.
         cdef Upstream other
-        cdef End peer = self.peer
-        if self.addresses_tried >= self.service.address_count or peer is None:
+        cdef Backend backend
+        if self.peer is None:
             return False
-        other = <Upstream>self.service.dial((self.address_index + 1) % self.service.address_count, self.addresses_tried + 1)
+        backend = self.service.choose(self.tried)
+        other = <Upstream>self.service.dial(backend, self.tried) if backend is not None else None
         if other is None:
             return False
         other.move_from(self)
@@ -158,8 +166,9 @@ cdef class Upstream(ReplyReader):
         self.held_head = other.held_head
         self.held_body = other.held_body
         other.held = NULL
-        self.counted = other.counted
-        other.counted = False
+        if other.counted:
+            other.uncount()
+            self.count()
         detach(other)
         self.peer = peer
         peer.peer = self
@@ -168,8 +177,10 @@ cdef class Upstream(ReplyReader):
     cdef void on_deadline(self) noexcept:
         if self.state == UPSTREAM_IDLE:
             self.drop()
+        elif self.state == UPSTREAM_CANCELLED:
+            self.drop()
         elif self.state == UPSTREAM_CONNECTING:
-            self.service.connect_failures += 1
+            self.service.unreachable(self.backend)
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT, b"the upstream did not accept the connection in time")
         elif self.state == UPSTREAM_SHAKING:
@@ -189,7 +200,7 @@ cdef class Upstream(ReplyReader):
     cdef void drop(self) noexcept:
         # Closes the connection; whoever was joined has been told.
         if self.state == UPSTREAM_IDLE:
-            self.service.forget_idle(self)
+            self.service.forget_idle(self, self.backend)
             self.state = UPSTREAM_RUNNING
         uncork()
         self.uncount()
@@ -197,11 +208,15 @@ cdef class Upstream(ReplyReader):
         if self.fd >= 0:
             self.reactor.remove(self)
 
+    cdef void count(self) noexcept:
+        self.counted = True
+        self.service.begun(self.backend)
+
     cdef void uncount(self) noexcept:
         # Whoever was joined may be gone before the response is complete: what counts is what was joined.
         if self.counted:
             self.counted = False
-            self.service.tally.active -= 1
+            self.service.over(self.backend)
 
     cdef void on_closed(self) noexcept:
         self.fail(CODE_UPSTREAM_PROTOCOL, MAYBE_SENT, b"the upstream connection was closed")
@@ -216,6 +231,8 @@ cdef class Upstream(ReplyReader):
         cdef End peer = self.peer
         if peer is not None:
             self.service.tally.failures[code] += 1
+            if (code == CODE_UPSTREAM_PROTOCOL or code == CODE_UPSTREAM_TIMEOUT) and (self.touched or not self.reused):
+                self.service.failed(self.backend)     # else an idle connection had just ended: that is nobody's fault
             detach(self)
             peer.take_reset(code, delivery, <const unsigned char*>reason, strlen(reason))
         self.drop()
@@ -230,7 +247,19 @@ cdef class Upstream(ReplyReader):
             self.reset_hard()     # what it has sent and received is not all
             return
         self.service.tally.statuses[0] += 1
-        self.drop()
+        if self.state == UPSTREAM_RUNNING and self.request_done and not (self.touched or self.asks_upgrade or self.broken):
+            self.wait_for_cancelled()
+        else:
+            self.drop()
+
+    cdef void wait_for_cancelled(self) noexcept:
+        # The upstream has the request and may go on working. It is told that nobody waits (half-close), and counts as busy until
+        # it answers or hangs up: a client that asks and cancels cannot raise what it has to do at once (CVE-2023-44487).
+        self.state = UPSTREAM_CANCELLED
+        self.clear()
+        self.end_writing()
+        if self.fd >= 0:
+            self.reactor.arm(self, self.service.settings.first_byte_timeout)
 
     # --- the request ------------------------------------------------------
 
@@ -341,7 +370,7 @@ cdef class Upstream(ReplyReader):
             self.state = UPSTREAM_IDLE
             self.reused = True
             self.reactor.arm(self, POOL_IDLE_MS)
-            if self.service.put_idle(self):
+            if self.service.put_idle(self, self.backend):
                 return
             self.state = UPSTREAM_RUNNING
         self.drop()
@@ -365,10 +394,12 @@ cdef class Upstream(ReplyReader):
         # One second try, on a new connection, of an idempotent request that met a connection that was just
         # being closed (RFC 9112 9.3.1).
         cdef Upstream other
+        cdef Backend backend
         cdef End peer = self.peer
         if self.held == NULL or self.touched or not self.reused or peer is None:
             return False
-        other = <Upstream>self.service.dial(self.service.next_address, 1)
+        backend = self.service.choose(0)
+        other = <Upstream>self.service.dial(backend, 0) if backend is not None else None
         if other is None:
             return False
         self.service.tally.retries += 1
@@ -380,8 +411,9 @@ cdef class Upstream(ReplyReader):
         other.request_framing = self.request_framing
         other.request_left = self.held_body if self.request_framing == BODY_LENGTH else 0
         other.keep_alive = True
-        other.counted = self.counted
-        self.counted = False
+        if self.counted:
+            self.uncount()
+            other.count()
         other.take_head(self.held, self.held_head, self.held + self.held_head, self.held_body, HEAD_END)
         self.drop()
         return True

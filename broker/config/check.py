@@ -18,7 +18,7 @@ WITHOUT_EFFECT = {
         "timeouts": set(TimeoutsSection.model_fields) - {"head"},
     },
     "services": {
-        "limits": set(LimitsSection.model_fields) - {"body"},
+        "limits": set(LimitsSection.model_fields) - {"body", "in_flight"},
         "timeouts": {"head", "agent_wait", "drain"},
     },
 }

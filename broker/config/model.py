@@ -76,6 +76,7 @@ class Limits:
     connections_per_address: int | None = None
     streams: int = 10_000
     waiting: int = 1_000
+    in_flight: int | None = 10_000
     memory: int = 1 * GIB
 
     def with_own(self, own: Mapping[str, int | None]) -> Limits:
@@ -211,6 +212,8 @@ class Upstream:
     host: str = ""
     port: int = 0
     path: str = ""
+    weight: int = 1
+    """Its share of what is under way, beside the service's other upstreams: 1 to 1000."""
 
     @property
     def url(self) -> str:
@@ -239,6 +242,23 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How the upstreams of a service are looked at. Milliseconds and counts."""
+
+    kind: Literal["http", "tcp"]
+    path: str = "/"
+    """Of the request; http only."""
+    host: str = ""
+    """The Host of the request; "" for that of the service or its upstream."""
+    status: tuple[int, int] = (200, 399)
+    """The lowest and the highest status that is well."""
+    interval: int = 5_000
+    timeout: int = 2_000
+    rise: int = 2
+    fall: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """What answers. All upstreams are of the same kind and get the same requests."""
 
@@ -255,6 +275,8 @@ class Service:
     """None unless the upstreams are https."""
     proxy_protocol: Literal["v1", "v2"] | None = None
     """The header that tells a tcp or tls upstream whose connection it is; None: none."""
+    health: HealthCheck | None = None
+    """None: nothing is looked at as long as requests succeed."""
 
     @property
     def upgrades(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,6 +18,7 @@ from broker.config.model import (
     Connect,
     ExternalPort,
     Flags,
+    HealthCheck,
     Limits,
     Match,
     Network,
@@ -298,12 +300,35 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 own_upgrades=tuple(entry.upgrades) if "upgrades" in entry.model_fields_set else None,
                 tls=resolve_upstream_tls(draft, path, entry),
                 proxy_protocol=resolve_proxy_header(draft, path, entry),
+                health=resolve_health(draft, path, entry),
             )
         )
     if len(out) < len(draft.file.services):
         draft.incomplete |= {"services"}
     draft.indexes["services"] = places
     return tuple(out)
+
+
+def resolve_health(draft: Draft, path: KeyPath, entry: ServiceSection) -> HealthCheck | None:
+    given, speaks_http = entry.health, entry.upstream[0].scheme in ("http", "https")
+    if given is None:
+        return None
+    kind = given.check or ("http" if speaks_http else "tcp")
+    if kind == "http" and not speaks_http:
+        draft.wrong((*path, "health", "check"), "http is for http services: this one can be checked with tcp")
+    for key in {"path", "host", "status"} & given.model_fields_set:
+        if kind != "http":
+            draft.wrong((*path, "health", key), "is for checks of the kind http")
+    return HealthCheck(
+        kind=cast(Literal["http", "tcp"], kind),
+        path=given.path,
+        host=given.host or "",
+        status=given.status,
+        interval=given.interval,
+        timeout=given.timeout,
+        rise=given.rise,
+        fall=given.fall,
+    )
 
 
 def resolve_upstream_tls(draft: Draft, path: KeyPath, entry: ServiceSection) -> ClientTls | None:
@@ -388,7 +413,7 @@ def resolve_upstreams(draft: Draft, path: KeyPath, entry: ServiceSection) -> tup
         here = (*path, "upstream", index)
         if each.scheme != entry.upstream[0].scheme:
             draft.wrong(here, "is of another kind than the first; all upstreams of a service are alike")
-        elif each in entry.upstream[:index]:
+        elif each.url in [other.url for other in entry.upstream[:index]]:
             draft.wrong(here, "stands twice")
     return tuple(absolute_upstream(draft, path, each) for each in entry.upstream)
 
@@ -397,7 +422,8 @@ def absolute_upstream(draft: Draft, path: KeyPath, upstream: Upstream) -> Upstre
     if not upstream.path:
         return upstream
     try:
-        return values.parse_unix(str(absolute(draft, path, Path(upstream.path))))
+        found = values.parse_unix(str(absolute(draft, path, Path(upstream.path))))
+        return replace(found, weight=upstream.weight)
     except ValueError as error:
         draft.wrong((*path, "upstream"), str(error))
         return upstream

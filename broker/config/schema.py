@@ -21,6 +21,7 @@ from broker.config.model import (
     LOOPBACK,
     MIB,
     UPGRADES,
+    HealthCheck,
     Limits,
     Listen,
     Match,
@@ -33,8 +34,10 @@ from broker.config.model import (
 from broker.config.passwords import parse_password_hash
 from broker.config.proxy import parse_proxy
 from broker.config.tokens import parse_token_hash
+from broker.config.upstreams import format_statuses, parse_request_path, parse_statuses, parse_weighted
 
 WEEK = 7 * 24 * 3600 * 1000
+CHECK = HealthCheck(kind="http")
 
 
 class Section(BaseModel):
@@ -113,7 +116,7 @@ Networks = Annotated[list[NetworkValue], BeforeValidator(one_or_more), Field(min
 Flag = Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)]
 ProxyVersion = Annotated[str, Written("v1 or v2", values.parse_choice("v1", "v2"))]
 Protocol = Annotated[str, Written("protocol", values.parse_protocol)]
-UpstreamUrl = Annotated[Upstream, Written("upstream URL", values.parse_upstream)]
+UpstreamUrl = Annotated[Upstream, Written("upstream URL, or {url, weight}", parse_weighted)]
 
 
 class LimitsSection(Section):
@@ -133,6 +136,7 @@ class LimitsSection(Section):
     )
     streams: Annotated[int, count(1, 65_535)] = Limits().streams
     waiting: Annotated[int, count(0, 1_000_000)] = Limits().waiting
+    in_flight: Annotated[int | None, count(1, 1_000_000_000, none=True)] = Limits().in_flight
     memory: Annotated[int, size(16 * MIB, 1024 * GIB)] = Limits().memory
 
 
@@ -271,6 +275,19 @@ class UpstreamTlsSection(Section):
     verify: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
 
 
+class HealthSection(Section):
+    """Checks of a service's upstreams."""
+
+    check: Annotated[str, Written("http or tcp", values.parse_choice("http", "tcp"))] | None = None
+    path: Annotated[str, Written("path", parse_request_path)] = CHECK.path
+    host: Annotated[str, Written("name", lambda value: values.parse_host(values.text(value)))] | None = None
+    status: Annotated[tuple[int, int], Written("statuses", parse_statuses, format_statuses)] = CHECK.status
+    interval: Annotated[int, duration(100, 3_600_000)] = CHECK.interval
+    timeout: Annotated[int, duration(10, 600_000)] = CHECK.timeout
+    rise: Annotated[int, count(1, 100)] = CHECK.rise
+    fall: Annotated[int, count(1, 100)] = CHECK.fall
+
+
 class ServiceSection(Section):
     LATER = frozenset({"auth"})
 
@@ -280,6 +297,7 @@ class ServiceSection(Section):
     tls: UpstreamTlsSection = UpstreamTlsSection()
     proxy_protocol: ProxyVersion | None = None
     upgrades: list[Protocol] = list(UPGRADES)
+    health: HealthSection | None = None
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
 

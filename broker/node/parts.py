@@ -217,9 +217,7 @@ class Parts:
         )
         timeout = config.timeouts.connect / 1000
         for connect in config.connect:
-            services = self.agent_services.setdefault(
-                connect.url, LocalServices(self._reactor, self.resolver)
-            )
+            services = self._services_at(connect.url)
             services.apply(at_agent(connect.services))
             uplink = before.pop(connect.url, None)
             if uplink is not None:
@@ -230,8 +228,20 @@ class Parts:
                 )
                 uplink.start()
             self.uplinks[connect.url] = uplink
+            uplink.set_down(services.down())
         for gone in before.values():
             await self._retire_uplink(gone, config.timeouts.drain / 1000)
+
+    def _services_at(self, url: str) -> LocalServices:
+        """What this node's agent offers at a registration port."""
+
+        def on_health() -> None:
+            if url in self.uplinks:
+                self.uplinks[url].set_down(self.agent_services[url].down())
+
+        if url not in self.agent_services:
+            self.agent_services[url] = LocalServices(self._reactor, self.resolver, on_health)
+        return self.agent_services[url]
 
     # --- what a change leaves behind ------------------------------------------------------------
 

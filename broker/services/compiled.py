@@ -23,6 +23,7 @@ def settings_of(limits: Limits, timeouts: Timeouts, upgrades: tuple[str, ...]) -
         connections=limits.connections,
         connections_per_address=limits.connections_per_address,
         waiting=limits.waiting,
+        in_flight=limits.in_flight,
         head_timeout=timeouts.head,
         idle_timeout=timeouts.idle,
         slow_timeout=timeouts.slow,

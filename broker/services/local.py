@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from _fastpath.route import RouteTable
 from _fastpath.service import Service as Target
 from broker.config.model import ExternalPort, Limits, Match, Service, Timeouts
 from broker.services.compiled import settings_of
+from broker.services.health import Health
 from broker.services.resolver import Resolver
 from broker.services.secure import contexts_of
 from broker.tls.files import Expiry
@@ -47,11 +48,15 @@ class LocalServices:
     A reload keeps the targets, and with them the idle connections, of services whose upstreams stay the same.
     """
 
-    def __init__(self, reactor: Reactor, resolver: Resolver) -> None:
+    def __init__(
+        self, reactor: Reactor, resolver: Resolver, on_health: Callable[[], None] | None = None
+    ) -> None:
+        """`on_health` is told when a service becomes available, or is no more: `down` says which are not."""
         self.table = RouteTable([])
         self.expiries: list[Expiry] = []
         self._reactor = reactor
         self._resolver = resolver
+        self._health = Health(on_health or (lambda: None))
         self._targets: dict[Match, tuple[Service, Target]] = {}
 
     def apply(self, places: Iterable[Placed]) -> None:
@@ -65,6 +70,13 @@ class LocalServices:
 
     def close(self) -> None:
         self.apply([])
+        self._health.close()
+
+    def down(self) -> frozenset[Match]:
+        """Services that checks have found without an upstream that works."""
+        return frozenset(
+            match for match, (_, target) in self._targets.items() if self._health.is_down(target)
+        )
 
     def status(self) -> list[dict[str, Any]]:
         return [self._describe(service, target) for service, target in self._targets.values()]
@@ -79,21 +91,25 @@ class LocalServices:
         contexts = contexts_of(service)
         for context in (contexts or {}).values():
             self.expiries += context.expiries
-        if known is not None and known[0].upstreams == service.upstreams:
+        if known is None:
+            target = Target(self._reactor, str(service.match), service.kind, settings)
+            target.set_tls(contexts)
+            self._resolver.add(target, service.upstreams)
+        else:
+            target = known[1]
             del before[service.match]
-            known[1].set_settings(settings)
-            known[1].set_tls(contexts)
-            known[1].set_proxy_protocol(proxy_version(service))
+            target.set_settings(settings)
+            target.set_tls(contexts)
             if known[0].tls != service.tls:
-                known[1].drop_idle()  # they were made under other rules
-            return known[1]
-        target = Target(self._reactor, str(service.match), service.kind, settings)
-        target.set_tls(contexts)
+                target.drop_idle()  # they were made under other rules
+            if known[0].upstreams != service.upstreams:
+                self._resolver.change(target, service.upstreams)
         target.set_proxy_protocol(proxy_version(service))
-        self._resolver.add(target, service.upstreams)
+        self._health.watch(target, service)
         return target
 
     def _retire(self, target: Target) -> None:
+        self._health.forget(target)
         self._resolver.remove(target)
         target.close()
 
@@ -103,12 +119,12 @@ class LocalServices:
         return RouteTable(routes, names=names)
 
     def _describe(self, service: Service, target: Target) -> dict[str, Any]:
-        addresses = self._resolver.addresses(service.upstreams)
         return {
             "service": str(service.match),
             "kind": "tls" if service.name.startswith("tls/") else service.kind,
             "upstreams": [upstream.url for upstream in service.upstreams],
-            "addresses": [":".join(str(part) for part in address[1:3]) for address in addresses],
+            "addresses": [backend.name for backend in target.backends],
+            "backends": self._health.status(target),
             "problem": self._resolver.problems(service.upstreams),
             **target.counters(),
         }

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from _fastpath.backend import Backend
 from _fastpath.service import Service
 from broker.config.model import Upstream
 
@@ -60,10 +61,19 @@ class Resolver:
                 self._tasks.add(name.task)
                 name.task.add_done_callback(self._tasks.discard)
             name.uses += 1
-        target.set_addresses(self.addresses(upstreams))
+        target.set_backends(self.backends(upstreams))
+
+    def change(self, target: Service, upstreams: tuple[Upstream, ...]) -> None:
+        """Other upstreams for a target that has some."""
+        before = self._targets[target]
+        self.add(target, upstreams)
+        self._release(before)
 
     def remove(self, target: Service) -> None:
-        for host in _names_in(self._targets.pop(target, ())):
+        self._release(self._targets.pop(target, ()))
+
+    def _release(self, upstreams: tuple[Upstream, ...]) -> None:
+        for host in _names_in(upstreams):
             name = self._names[host]
             name.uses -= 1
             if name.uses == 0:
@@ -71,17 +81,18 @@ class Resolver:
                 if name.task is not None:
                     name.task.cancel()
 
-    def addresses(self, upstreams: Iterable[Upstream]) -> list[tuple[Any, ...]]:
-        """What the core takes: one tuple per address, in the order of the upstreams."""
-        found: list[tuple[Any, ...]] = []
+    def backends(self, upstreams: Iterable[Upstream]) -> list[Backend]:
+        """What the core takes: one per address. Every address of a name has the name's weight."""
+        found: dict[tuple[Any, ...], int] = {}
         for upstream in upstreams:
             if upstream.path:
-                found.append((socket.AF_UNIX, upstream.path))
+                found[socket.AF_UNIX, upstream.path] = upstream.weight
                 continue
             literal = _literal(upstream.host)
             numeric = (literal,) if literal else self._names[upstream.host].addresses
-            found.extend((family, address, upstream.port, upstream.host) for family, address in numeric)
-        return list(dict.fromkeys(found))
+            for family, address in numeric:
+                found[family, address, upstream.port, upstream.host] = upstream.weight
+        return [Backend(address, weight) for address, weight in found.items()]
 
     async def first_answers(self, timeout_s: float) -> None:
         """Wait until every name was asked for once, or time is up."""
@@ -122,7 +133,7 @@ class Resolver:
         name.since = time.time()
         for target, upstreams in self._targets.items():
             if name.host in _names_in(upstreams):
-                target.set_addresses(self.addresses(upstreams))
+                target.set_backends(self.backends(upstreams))
 
     def _fail(self, name: Name, reason: str) -> None:
         name.failures += 1

@@ -32,6 +32,8 @@ class Announce:
     """Agent to DMZ node: these are my services now, all of them."""
 
     services: tuple[Match, ...]
+    down: tuple[Match, ...] = ()
+    """Not in `services`, but they will come back: requests for them may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,11 @@ def _parse_key(parse: Callable[[str], Match], key: str) -> Match:
 # --- control messages ---------------------------------------------------------------------------
 
 
-def announce_bytes(services: Iterable[Match]) -> bytes:
-    return pack({"type": "announce", "services": pack_services(services)})
+def announce_bytes(services: Iterable[Match], down: Iterable[Match] = ()) -> bytes:
+    message = {"type": "announce", "services": pack_services(services)}
+    if absent := pack_services(down):
+        message["down"] = absent
+    return pack(message)
 
 
 def refused_bytes(refused: Iterable[tuple[Match, str, str]]) -> bytes:
@@ -176,7 +181,7 @@ def read_control(payload: bytes) -> Control | None:
     message = unpack_map(payload)
     kind = message.get("type")
     if kind == "announce":
-        return Announce(parse_services(message.get("services")))
+        return Announce(parse_services(message.get("services")), parse_services(message.get("down", [])))
     if kind == "refused":
         return Refused(_parse_refused(message.get("services")))
     if kind == "redial":

@@ -196,7 +196,7 @@ class Registry:
             self._expel(member, CODE_PROTOCOL, f"a control message is malformed: {error}")
             return
         if isinstance(message, Announce):
-            self._announce(member, message.services)
+            self._announce(member, message.services, message.down)
 
     def on_goaway(self, member: Member) -> None:
         """The agent takes no new streams: it ends, or is replaced. Its services stay known."""
@@ -225,12 +225,16 @@ class Registry:
         self.directory.publish()
         member.link.close(code, reason[:MAX_SENTENCE])
 
-    def _announce(self, member: Member, services: Iterable[Match]) -> None:
+    def _announce(self, member: Member, services: Iterable[Match], down: Iterable[Match] = ()) -> None:
         before = member.accepted
         self._judge(member, services)
+        away = {service for service in down if self._verdict(member.principal, service) is None}
         for service in before:
             if service not in member.accepted:
-                self.directory.withdraw(service, member.link)
+                part = self.directory.leave if service in away else self.directory.withdraw
+                part(service, member.link)
+        for service in away:
+            self.directory.know(service, member.principal.name)
         for service in member.accepted:
             if service not in before:
                 self.directory.open(service, member.link, member.principal.name)

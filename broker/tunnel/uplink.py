@@ -86,7 +86,10 @@ class Uplink:
         self._settings = settings
         self._on_change = on_change
         self._reasons: set[str] = set()
-        self._services = _announced(connect)
+        self._all = _announced(connect)
+        self._down: frozenset[Match] = frozenset()
+        self._services = self._all
+        self._registered: dict[int, tuple[Match, ...]] = {}  # by index: with what the last login was made
         self._parting: set[Tunnel] = set()  # of diallers that are gone, or say good-bye
         self._name: Name | None = None  # where the addresses are found here and not by a proxy
         self._spread = Spread()
@@ -109,18 +112,31 @@ class Uplink:
         self.tls = context_of(connect)
         self._settings = settings
         self._routes = routes
-        services = _announced(connect)
-        changed = services != self._services
-        self._services = services
         for tunnel in [*self.tunnels(), *self._parting]:
             tunnel.swap(routes)
-            if changed:
-                tell(tunnel, announce_bytes(services))
-        if changed:
-            self.refused.clear()
+        self._all = _announced(connect)
+        self._announce()
         self._follow_name()
         for dialler in self._fit():
             await self._part(dialler, "this tunnel is not needed any more")
+
+    def set_down(self, down: frozenset[Match]) -> None:
+        """These services have no upstream that works: the DMZ node is told to send nothing for them."""
+        self._down = down
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell the DMZ node what there is now, where that has changed."""
+        services = tuple(service for service in self._all if service not in self._down)
+        if services == self._services:
+            return
+        self._services = services
+        self.refused.clear()
+        for tunnel in [*self.tunnels(), *self._parting]:
+            tell(tunnel, self._announcement())
+
+    def _announcement(self) -> bytes:
+        return announce_bytes(self._services, [service for service in self._all if service in self._down])
 
     async def drain(self, reason: str) -> None:
         """Dial no more, take no new streams; those that run go on until `close`."""
@@ -258,6 +274,7 @@ class Uplink:
         return self.connect.bearer
 
     def registration(self, index: int) -> Registration:
+        self._registered[index] = self._services
         return Registration(
             agent=self._agent.name,
             instance=self._agent.instance,
@@ -311,6 +328,8 @@ class Uplink:
             tls=link.tls,
         )
         link.sock.detach()
+        if self._down or self._registered.get(dialler.index) != self._services:
+            tell(tunnel, self._announcement())
         return tunnel
 
     def is_news(self, reason: str) -> bool:

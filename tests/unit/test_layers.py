@@ -67,6 +67,7 @@ LEVELS = {
             "record",
             "connection",
             "pool",
+            "backend",
             "reply",
             "upstream",
             "tcp",
