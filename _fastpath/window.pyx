@@ -80,17 +80,26 @@ cdef inline bint may_grow(const Credit* credit, const Budget* budget) noexcept:
 
 cdef inline void measure(Credit* credit, Budget* budget, uint64_t now_us, uint64_t rtt_us) noexcept:
     # A whole window was consumed: was it the window that limited the stream, or do its updates come too often?
+    cdef uint64_t taken = now_us - credit.mark_us
     cdef uint64_t fast = 2 * rtt_us
     if budget.promised <= BUSY_WINDOW and fast < BUSY_US:
         fast = BUSY_US
     if chunk_bytes() > memory_limit() - (memory_limit() >> 2):
         if credit.window > credit.base:
             shrink(credit, budget, now_us)
-    elif rtt_us and now_us - credit.mark_us <= fast and may_grow(credit, budget):
+    elif rtt_us and taken <= fast and may_grow(credit, budget):
         credit.window *= 2
         budget.growths += 1
+        if rtt_us > NEAR_US and taken <= rtt_us + (rtt_us >> 1) and may_grow(credit, budget):
+            credit.window *= 2    # far away every doubling costs a round trip: do not lag behind slow start
+            budget.growths += 1
     credit.mark_us = now_us
     credit.used = 0
+
+
+cdef inline uint32_t least_grant(const Credit* credit) noexcept nogil:
+    # Of a large window a smaller part: what may be granted and is not yet is idle for a round trip.
+    return credit.window >> 3 if credit.window > BUSY_WINDOW else (credit.window + 1) >> 1
 
 
 cdef uint32_t credit_consume(Credit* credit, Budget* budget, size_t size, uint64_t now_us, uint64_t rtt_us) noexcept:
@@ -106,7 +115,7 @@ cdef uint32_t credit_consume(Credit* credit, Budget* budget, size_t size, uint64
         measure(credit, budget, now_us, rtt_us)
     out = credit.receive + credit.held
     grant = credit.window - out if credit.window > out else 0
-    if grant < (credit.window + 1) >> 1:
+    if grant < least_grant(credit):
         if credit.window > credit.base and now_us - credit.grant_us > (slow if slow > SLOW_US else <uint64_t>SLOW_US):
             shrink(credit, budget, now_us)
             set_promise(credit, budget)

@@ -145,11 +145,12 @@ def main(arguments: list[str]) -> None:
     import uvloop
 
     parser = argparse.ArgumentParser(prog="python -m broker.bench.service", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="the address (default: loopback)")
     parser.add_argument(
         "--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one, which is printed"
     )
     options = parser.parse_args(arguments)
-    listening = socket.create_server(("127.0.0.1", options.port), backlog=4096)
+    listening = socket.create_server((options.host, options.port), backlog=4096)
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     uvloop.run(serve(listening))
