@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from bench.peers.processes import Failed, Processes, established
 from broker.bench import accounting
 
 READY_SECONDS = 15.0
+UNVERIFIED = ssl.create_default_context()  # the certificate is made for the run
+UNVERIFIED.check_hostname = False
+UNVERIFIED.verify_mode = ssl.CERT_NONE
 ASK_AGAIN = 0.02  # seconds between two looks whether a contestant answers
 
 
@@ -35,6 +39,7 @@ class Endpoint:
     port: int
     between: int | None = None
     host: str = "127.0.0.1"
+    tls: bool = False
 
 
 class Contestant(ABC):
@@ -61,6 +66,7 @@ class Running:
     def __init__(self, endpoint: Endpoint, processes: Processes, site: Site) -> None:
         self.host = endpoint.host
         self.port = endpoint.port
+        self.tls = endpoint.tls
         self._between = endpoint.between
         self._processes = processes
         self._site = site
@@ -83,7 +89,7 @@ class Running:
         return None if self._between is None else established(self._between)
 
     def url(self, target: str = "/") -> str:
-        return f"http://{self.host}:{self.port}{target}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{target}"
 
     def check(self) -> None:
         self._processes.check()
@@ -112,8 +118,10 @@ def _wait_until_it_answers(endpoint: Endpoint, processes: Processes) -> None:
 def _answers(endpoint: Endpoint) -> bool:
     request = f"GET / HTTP/1.1\r\nHost: {endpoint.host}\r\nConnection: close\r\n\r\n".encode()
     try:
-        with socket.create_connection((endpoint.host, endpoint.port), timeout=1) as client:
-            client.sendall(request)
-            return client.recv(65536).startswith(b"HTTP/1.1 200")
+        with socket.create_connection((endpoint.host, endpoint.port), timeout=1) as plain:
+            client = UNVERIFIED.wrap_socket(plain) if endpoint.tls else plain
+            with client:
+                client.sendall(request)
+                return client.recv(65536).startswith(b"HTTP/1.1 200")
     except OSError:
         return False

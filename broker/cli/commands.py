@@ -23,6 +23,7 @@ COMMANDS = (
     "drain",
     "stop",
     "token",
+    "tls",
     "demo",
     "bench",
 )

@@ -43,15 +43,27 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 def test_help_names_every_command() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("serve", "connect", "check", "status", "reload", "drain", "stop", "token", "demo"):
+    for command in ("serve", "connect", "check", "status", "reload", "drain", "stop", "token", "tls", "demo"):
         assert re.search(rf"^  {command} +\w", result.stdout, re.MULTILINE)
-    for later in ("top", "doctor", "tls"):
+    for later in ("top", "doctor"):
         assert not re.search(rf"^  {later} ", result.stdout, re.MULTILINE)
         assert call(later).exit_code == 2
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "connect", "check", "status", "reload", "token new", "token hash"]
+    "command",
+    [
+        "serve",
+        "connect",
+        "check",
+        "status",
+        "reload",
+        "token new",
+        "token hash",
+        "tls init",
+        "tls show",
+        "tls map",
+    ],
 )
 def test_help_teaches_by_example(command: str) -> None:
     result = call(*command.split(), "--help")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.peers.contestant import Contestant
-from bench.peers.contestants.haproxy import HAProxy, HAProxyTwice, ReverseHTTP
-from bench.peers.contestants.nginx import Direct, Nginx
-from bench.peers.contestants.ours import Ours
+from bench.peers.contestants.haproxy import HAProxy, HAProxyTls, HAProxyTwice, ReverseHTTP
+from bench.peers.contestants.nginx import Direct, Nginx, NginxTls
+from bench.peers.contestants.ours import Ours, OursTls
 from bench.peers.contestants.tunnels import Chisel, FrpHttp, FrpTcp, OpenSSH, Rathole
 
 
@@ -16,9 +16,12 @@ def contestants(haproxy_rhttp: Path | None) -> dict[str, Contestant]:
     found = [
         Direct(),
         Ours(),
+        OursTls(),
         HAProxy(),
+        HAProxyTls(),
         HAProxyTwice(),
         Nginx(),
+        NginxTls(),
         ReverseHTTP(haproxy_rhttp),
         FrpHttp(),
         FrpTcp(),

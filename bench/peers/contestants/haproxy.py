@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.peers import certificate
 from bench.peers.contestant import Contestant, Endpoint, Site
 from bench.peers.contestants.programs import as_numbers, ask_version, find
 from bench.peers.processes import Processes, free_ports
@@ -92,6 +93,20 @@ class HAProxy(Contestant):
         return Endpoint(port)
 
 
+class HAProxyTls(HAProxy):
+    """The same, but clients speak TLS."""
+
+    name = "haproxy-tls"
+    title = "HAProxy, one hop, TLS outside"
+
+    def start(self, site: Site, processes: Processes) -> Endpoint:
+        (port,) = free_ports(1)
+        certificate.make(processes.directory)
+        bind = f"{port} ssl crt {processes.directory}/bundle.pem"
+        _start(processes, "haproxy", find("haproxy"), _preamble(site) + _plain(bind, site.upstream))
+        return Endpoint(port, tls=True)
+
+
 class HAProxyTwice(HAProxy):
     """Two plain hops, as many connections between them as it takes."""
 
@@ -145,7 +160,7 @@ def _preamble(site: Site, extra: str = "") -> str:
     )
 
 
-def _plain(port: int, upstream: tuple[str, int]) -> str:
+def _plain(port: int | str, upstream: tuple[str, int]) -> str:
     return PLAIN.format(port=port, host=upstream[0], upstream=upstream[1])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from bench.peers import certificate
 from bench.peers.contestant import Contestant, Endpoint, Site
 from bench.peers.contestants.programs import ask_version, find
 from bench.peers.processes import Processes, free_ports
@@ -53,7 +55,8 @@ HOP = """
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} {tls} backlog=4096;
+        {certificate}
         location / {{
             proxy_pass http://next;
             proxy_http_version 1.1;
@@ -99,6 +102,7 @@ class Direct(Contestant):
 class Nginx(Contestant):
     """One plain hop."""
 
+    tls = False
     name = "nginx"
     title = "nginx, one plain hop"
 
@@ -111,9 +115,25 @@ class Nginx(Contestant):
     def start(self, site: Site, processes: Processes) -> Endpoint:
         (port,) = free_ports(1)
         host, upstream = site.upstream
-        body = HOP.format(port=port, host=host, upstream=upstream)
+        body = HOP.format(port=port, host=host, upstream=upstream, **self.words(processes.directory))
         _start(processes, "nginx", body, site.descriptors - 200, site.access_log)
-        return Endpoint(port)
+        return Endpoint(port, tls=self.tls)
+
+    def words(self, _directory: Path) -> dict[str, str]:
+        return {"tls": "", "certificate": ""}
+
+
+class NginxTls(Nginx):
+    """The same, but clients speak TLS. No session cache: neither has the product, and tickets do."""
+
+    name = "nginx-tls"
+    title = "nginx, one hop, TLS outside"
+    tls = True
+
+    def words(self, directory: Path) -> dict[str, str]:
+        cert, key = certificate.make(directory)
+        lines = f"ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;"
+        return {"tls": "ssl", "certificate": lines}
 
 
 def _start(processes: Processes, name: str, body: str, connections: int, access_log: bool = False) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
+from pathlib import Path
 
+from bench.peers import certificate
 from bench.peers.contestant import Contestant, Endpoint, Site
 from bench.peers.processes import Failed, Processes, free_ports
 
 DMZ = """
 external:
-  - listen: http://127.0.0.1:{port}
+  - {external}
 registration:
   - listen: http://127.0.0.1:{between}
 """
@@ -34,6 +36,7 @@ services:
 class Ours(Contestant):
     name = "ours"
     title = "broker"
+    tls = False
 
     def missing(self) -> str | None:
         if importlib.util.find_spec("broker") and importlib.util.find_spec("_fastpath.reactor"):
@@ -51,13 +54,29 @@ class Ours(Contestant):
             raise Failed("it has no access log to switch on")
         port, between = free_ports(2)
         host, upstream = site.upstream
-        self._start(processes, "serve", DMZ.format(port=port, between=between))
+        external = self.external(port, processes.directory)
+        self._start(processes, "serve", DMZ.format(external=external, between=between))
         agent = AGENT.format(between=between, tunnels=site.tunnels, host=host, upstream=upstream)
         self._start(processes, "connect", agent)
-        return Endpoint(port, between=between)
+        return Endpoint(port, between=between, tls=self.tls)
+
+    def external(self, port: int, _directory: Path) -> str:
+        return f"{{listen: http://127.0.0.1:{port}}}"
 
     def _start(self, processes: Processes, command: str, config: str) -> None:
         path = processes.directory / f"{command}.yaml"
         path.write_text(config + LIMITS)
         here = ":".join(sys.path[1:] if not sys.path[0] else sys.path)
         processes.start(command, [sys.executable, "-m", "broker", command, path], {"PYTHONPATH": here})
+
+
+class OursTls(Ours):
+    """The same, but clients speak TLS."""
+
+    name = "ours-tls"
+    title = "broker, TLS outside"
+    tls = True
+
+    def external(self, port: int, directory: Path) -> str:
+        cert, key = certificate.make(directory)
+        return f"{{listen: https://127.0.0.1:{port}, tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}}}"

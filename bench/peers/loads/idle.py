@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +19,8 @@ IP_BIND_ADDRESS_NO_PORT = (
 class IdleClients:
     """Keep-alive connections that have carried one request each."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._peer = (host, port)
         self._clients: list[socket.socket] = []
         self._request = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
@@ -44,7 +46,7 @@ class IdleClients:
             client.setblocking(False)
             try:
                 gone += not client.recv(1)
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantReadError):
                 pass
             except OSError:
                 gone += 1
@@ -57,6 +59,8 @@ class IdleClients:
             client.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             client.bind((f"127.0.0.{1 + number // PORTS_PER_ADDRESS}", 0))
             client.connect(self._peer)
+            if self._tls is not None:
+                client = self._tls.wrap_socket(client)
             client.sendall(self._request)
             _read_answer(client)
         except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bench.peers.contestant import Running
+from bench.peers.contestant import UNVERIFIED, Running
 from bench.peers.loads.idle import IdleClients
 from bench.peers.scenario import Figures, Scenario, Settings
 from bench.peers.scenarios.measures import state_of
@@ -15,7 +15,7 @@ FIRST = 500  # what a contestant allocates for its first clients does not count
 
 def idle_clients(count: int) -> Callable[[Running, Settings], Figures]:
     def measure(running: Running, settings: Settings) -> Figures:
-        with IdleClients(running.host, running.port) as clients:
+        with IdleClients(running.host, running.port, UNVERIFIED if running.tls else None) as clients:
             clients.grow(FIRST)
             before = running.memory()
             clients.grow(count)
