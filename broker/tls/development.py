@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
-DAYS = 397  # as long as browsers believe in
+DAYS = 365  # what Mozilla allows a server, at most
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 DMZ = """\

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import NameOID
 
+from broker.tls.development import key_usage
+
 DAY = timedelta(days=1)
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -38,7 +40,7 @@ class Authority:
         self._certificate = self._sign(
             self._name,
             self._key,
-            [(x509.BasicConstraints(ca=True, path_length=0), True)],
+            [(x509.BasicConstraints(ca=True, path_length=0), True), (key_usage(ca=True), True)],
             datetime.now(UTC) + 365 * DAY,
         )
         self.ca = directory / f"{name.replace(' ', '-')}.pem"
