@@ -30,5 +30,8 @@ cdef int chunked_next(ChunkedDecoder* decoder, const unsigned char* data, size_t
                       size_t* used, const unsigned char** body, size_t* body_size) noexcept nogil
 cdef void chunked_clear(ChunkedDecoder* decoder) noexcept nogil
 
+# Whether these bytes are trailers as a decoder leaves them: what another node says they are may be any bytes.
+cdef bint trailers_canonical(const unsigned char* data, size_t size) noexcept nogil
+
 # "1A2B\r\n" into `out` (at least 18 bytes); returns its length. size > 0.
 cdef int chunk_size_line(uint64_t size, unsigned char* out) noexcept nogil

@@ -23,5 +23,8 @@ class ChunkedReader:
     def bench(self, data: bytes, rounds: int) -> int:
         """Decode one body again and again; returns the body bytes of the last round."""
 
+def are_canonical(trailers: bytes) -> bool:
+    """Whether a decoder could have left these trailers."""
+
 def size_line(size: int) -> bytes:
     """The line that starts a chunk of `size` bytes."""

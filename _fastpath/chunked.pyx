@@ -12,7 +12,7 @@ merges trailers into the head must not find them. A malformed trailer line is re
 cimport cython
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcpy, memmove, memset, strlen
+from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 
 from _fastpath.grammar cimport CLASS_HEX, byte_class, field_lookup, same_name, skip_token, skip_value
 from _fastpath.http1 cimport FIELD_OTHER, FIELD_TRACEPARENT, FIELD_X_REQUEST_ID
@@ -228,6 +228,23 @@ cdef void chunked_clear(ChunkedDecoder* decoder) noexcept nogil:
     decoder.line_size = 0
 
 
+cdef bint trailers_canonical(const unsigned char* data, size_t size) noexcept nogil:
+    cdef ChunkedDecoder decoder
+    cdef const unsigned char* body = NULL
+    cdef size_t used = 0, body_size = 0
+    cdef bint canonical
+    memset(&decoder, 0, sizeof(ChunkedDecoder))
+    decoder.state = STATE_TRAILER
+    # An empty line would end them (CHUNKED_END); a line that was dropped or rewritten makes a difference.
+    canonical = (
+        chunked_next(&decoder, data, size, &used, &body, &body_size) == CHUNKED_MORE
+        and decoder.line_size == 0 and decoder.trailers_size == size
+        and (size == 0 or memcmp(decoder.trailers, data, size) == 0)
+    )
+    chunked_clear(&decoder)
+    return canonical
+
+
 cdef int chunk_size_line(uint64_t size, unsigned char* out) noexcept nogil:
     cdef const char* digits = b"0123456789ABCDEF"
     cdef int count = 1
@@ -309,6 +326,11 @@ cdef class ChunkedReader:
                     break
                 total += body_size
         return total
+
+
+def are_canonical(trailers: bytes) -> bool:
+    """Whether a decoder could have left these trailers."""
+    return trailers_canonical(trailers, len(trailers))
 
 
 def size_line(size: int) -> bytes:

@@ -12,7 +12,7 @@ from _fastpath.end cimport (
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach
 from _fastpath.http1 cimport (
-    BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, Field, Head, ScanLimits, scan_request,
+    BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
 )
 from _fastpath.memory cimport chunk_bytes, memory_limit
 from _fastpath.pool cimport Pool
@@ -389,6 +389,8 @@ cdef class Client(ResponseWriter):
         self.total_deadline_ms = 0
         self.request_left = self.request_seen = self.reply_left = self.reply_seen = 0
         self.unreported = 0
+        self.interim_size = 0
+        self.method_id = METHOD_OTHER     # of a head that is refused nothing is known
         self.request_done = self.reply_begun = self.reply_done = False
         self.upgrade = None
         self.delivery = self.earlier = NEVER_SENT

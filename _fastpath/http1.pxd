@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 # The chunked body is chunked.pyx; named here too, so that users of HTTP/1.x need one cimport.
 from _fastpath.chunked cimport (
     CHUNKED_DATA, CHUNKED_END, CHUNKED_ERROR, CHUNKED_MORE, MAX_TRAILERS, ChunkedDecoder,
-    chunk_size_line, chunked_clear, chunked_next,
+    chunk_size_line, chunked_clear, chunked_next, trailers_canonical,
 )
 
 cdef enum:
@@ -17,6 +17,7 @@ cdef enum:
     MAX_FIELDS = 1016             # size of a field array: canonical heads have a few that nodes added
     MAX_HEAD = 1048576            # limits.head of what comes from outside is at most this
     MAX_CANONICAL_HEAD = 1064960  # limits.head of canonical heads
+    MAX_INTERIM = 262144          # bytes of all interim responses (1xx) to one request
     MAX_METHOD = 32               # bytes of a method
     MAX_HOST = 261                # bytes of a host with its port
     MAX_OPTIONS = 32              # fields that Connection may name, beside those it always may

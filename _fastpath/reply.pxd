@@ -17,10 +17,10 @@ cdef class ReplyReader(Socket):
     cdef uint32_t stash_size, scan_resume
     cdef ChunkedDecoder* decoder
     cdef uint64_t reply_left
+    cdef uint32_t interim_size    # bytes of the interim responses so far
     cdef uint8_t method_id        # of the request
     cdef uint8_t reply_framing, reply_begun, keep_alive
     cdef uint8_t touched          # bytes of the current response were seen
-    cdef uint8_t interims         # 1xx responses before the current one
     cdef uint8_t upgraded         # a 101 that was asked for: bytes of any kind go both ways
     cdef uint8_t read_over        # of those, all were read
     cdef bytes upgrade            # the protocol that the request asks for; None: none

@@ -9,7 +9,7 @@ from _fastpath.end cimport CODE_OVERLOADED, CODE_UPSTREAM_PROTOCOL, HEAD_END, HE
 from _fastpath.forward cimport write_response
 from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, CHUNKED_DATA, CHUNKED_END, CHUNKED_MORE, MAX_FIELDS,
-    Field, Head, chunked_clear, chunked_next, scan_response,
+    MAX_INTERIM, Field, Head, chunked_clear, chunked_next, scan_response,
 )
 from _fastpath.reactor cimport READ_SIZE
 from _fastpath.socket cimport RECV_AGAIN, uncork
@@ -17,7 +17,6 @@ from _fastpath.upgrade cimport switches_to
 
 cdef enum:
     HEAD_BODY = 16384             # of the body that goes along with its head
-    MAX_INTERIMS = 100            # 1xx responses to one request: nothing holds them back
 
 cdef Field fields[MAX_FIELDS]
 
@@ -52,7 +51,7 @@ cdef class ReplyReader(Socket):
     cdef void clear_reply(self) noexcept:
         free(self.stash)
         self.stash = NULL
-        self.stash_size = self.scan_resume = 0
+        self.stash_size = self.scan_resume = self.interim_size = 0
         self.drop_decoder()
 
     cdef void drop_decoder(self) noexcept:
@@ -117,11 +116,13 @@ cdef class ReplyReader(Socket):
                     return self.begin_upgrade(data + used - result, &head, size - used)
                 self.fail(CODE_UPSTREAM_PROTOCOL, SENT, b"the upstream switched protocols unasked")
                 return False
-            self.interims += 1
-            if self.peer is None or self.interims > MAX_INTERIMS:
+            if self.peer is None or <uint32_t>result > MAX_INTERIM - self.interim_size:
                 self.fail(CODE_UPSTREAM_PROTOCOL, SENT, b"the upstream sent too many interim responses")
                 return False
+            self.interim_size += <uint32_t>result
             self.interim(data + used - result, &head)
+            if self.fd < 0:
+                return False      # whoever asked is gone, and `data` with it
         return self.keep_rest(data, used, size)
 
     cdef bint keep_rest(self, const unsigned char* data, size_t used, size_t size) noexcept:

@@ -20,6 +20,7 @@ cdef class ResponseWriter(RequestReader):
     cdef uint64_t reply_seen
     cdef uint64_t replied_us      # the response's head came
     cdef uint64_t total_deadline_ms
+    cdef uint32_t interim_size    # bytes of the interim responses so far
     cdef uint16_t status
     cdef uint8_t delivery         # of the current try
     cdef uint8_t reply_framing, reply_begun, reply_done, close_after
@@ -31,6 +32,7 @@ cdef class ResponseWriter(RequestReader):
     cdef void cut(self) noexcept              # it can't be completed, and must not look complete
 
     # --- inside only ---
+    cdef void send_interim(self, const unsigned char* data, const Head* head) noexcept
     cdef void begin_reply(self, const unsigned char* data, const Head* head,
                           const unsigned char* body, size_t body_size, uint32_t flags) noexcept
     cdef void begin_upgrade(self, const unsigned char* data, const Head* head,

@@ -8,8 +8,8 @@ cimport cython
 from _fastpath.end cimport CODE_OVERLOADED, CODE_UPSTREAM_PROTOCOL, HEAD_END, HEAD_INTERIM, SENT
 from _fastpath.forward cimport Reply, write_reply
 from _fastpath.http1 cimport (
-    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, Head, ScanLimits,
-    chunk_size_line, scan_response,
+    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, MAX_CANONICAL_HEAD, MAX_FIELDS, MAX_INTERIM, Field, Head,
+    ScanLimits, chunk_size_line, scan_response, trailers_canonical,
 )
 from _fastpath.request cimport CLIENT_RUNNING
 from _fastpath.socket cimport uncork
@@ -60,9 +60,7 @@ cdef class ResponseWriter(RequestReader):
         if self.reply_begun or result <= 0 or <size_t>result != head_size:
             self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
         elif flags & HEAD_INTERIM:
-            if self.minor >= 1 and 100 <= reply.status < 200 and reply.status != 101:
-                self.write(head, head_size)
-                uncork()
+            self.send_interim(head, &reply)
         elif reply.status < 200:
             if switches_to(head, &reply, self.upgrade):
                 self.begin_upgrade(head, &reply, body, body_size)
@@ -137,6 +135,20 @@ cdef class ResponseWriter(RequestReader):
         self.upgrade = None
         self.peer.take_end(NULL, 0)
         return self.state == CLIENT_RUNNING
+
+    cdef void send_interim(self, const unsigned char* data, const Head* head) noexcept:
+        cdef uint32_t at
+        for at in range(head.field_count):
+            if head.fields[at].hop:
+                self.fail(CODE_UPSTREAM_PROTOCOL, SENT)       # canonical heads have none (docs/protocol.md)
+                return
+        if head.status >= 200 or head.status == 101 or head.size > MAX_INTERIM - self.interim_size:
+            self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+            return
+        self.interim_size += head.size
+        if self.minor >= 1:
+            self.write(data, head.size)
+            uncork()
 
     cdef void begin_reply(self, const unsigned char* data, const Head* head,
                           const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
@@ -226,6 +238,9 @@ cdef class ResponseWriter(RequestReader):
     cdef void take_end(self, const unsigned char* trailers, size_t size) noexcept:
         if not self.reply_begun:
             self.fail(CODE_UPSTREAM_PROTOCOL, SENT)
+            return
+        if size and not trailers_canonical(trailers, size):
+            self.cut()            # they would be read as whatever they are: another response
             return
         if size and self.reply_framing == BODY_CHUNKED:
             self.reply_framing = BODY_NONE

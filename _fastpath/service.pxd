@@ -9,7 +9,7 @@ from _fastpath.upstream cimport Upstream
 
 
 cdef class Service(Pool):
-    cdef Upstream take_idle(self, Backend backend, bint idempotent)
+    cdef Upstream take_idle(self, Backend backend)
     cdef int join_tcp(self, End ingress) noexcept
     cdef int nobody(self) noexcept            # counts that no address is left
     cdef int overloaded(self) noexcept        # counts that it has as much to do as it may have

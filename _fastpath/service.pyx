@@ -113,7 +113,7 @@ cdef class Service(Pool):
         if backend is None:
             return self.nobody()
         # A connection that is to change its protocol is not one that may be closing at this moment.
-        connection = None if head.upgrade else self.take_idle(backend, head.idempotent)
+        connection = None if head.upgrade else self.take_idle(backend)
         if connection is None:
             connection = <Upstream>self.dial(backend, 0)
             if connection is None:
@@ -133,13 +133,12 @@ cdef class Service(Pool):
         self.tally.failures[<int>CODE_OVERLOADED] += 1
         return CODE_OVERLOADED
 
-    cdef Upstream take_idle(self, Backend backend, bint idempotent):
+    cdef Upstream take_idle(self, Backend backend):
         cdef Upstream connection
         while backend.idle_count:
             connection = <Upstream>backend.last_idle()
-            # What can't be sent twice does not go to a connection that is already closed. The
-            # others need no look: they get a second try.
-            if connection.readable or (not idempotent and not peek_alive(connection.fd)):
+            # One that is closed is of no use; bytes that nobody asked for would be read as the answer to this request.
+            if connection.readable or not peek_alive(connection.fd):
                 connection.drop()
                 continue
             self.forget_idle(connection, backend)

@@ -28,6 +28,7 @@ cdef class Tunnel(SessionOwner):
     cdef readonly bint alive
     cdef uint32_t groups          # services that the other side announced
     cdef uint64_t bytes_in, bytes_out, reads, writes
+    cdef uint32_t undelivered     # bytes of control messages that wait for Python
     cdef TlsLayer tls             # None: plain
     cdef ByteQueue cipher         # ciphertext that the kernel has not taken
 

@@ -30,6 +30,7 @@ cdef enum:
     WRITE_PIECES = 64
     WRITE_BYTES = 262144
     TICK_MS = 250
+    CONTROL_LIMIT = 1048576       # bytes of control messages that wait for Python
     CIPHER_SIZE = 65536           # ciphertext read or encrypted at once
     CIPHER_STEPS = 16
 
@@ -401,7 +402,7 @@ cdef class Tunnel(SessionOwner):
         cdef Head head
         cdef Target found
         head.fields = fields
-        if scan_request(data, size[0], &limits, &resume, &head, &reason) != <int>size[0]:
+        if size[0] == 0 or scan_request(data, size[0], &limits, &resume, &head, &reason) != <int>size[0]:
             return CODE_BAD_REQUEST
         if not canonical_hops(data, &head):
             return CODE_BAD_REQUEST
@@ -438,16 +439,29 @@ cdef class Tunnel(SessionOwner):
         return (<Egress>found).join(stream, NULL)
 
     cdef void on_control(self, const unsigned char* data, size_t size) noexcept:
+        # Many frames may come before Python has its turn.
+        if size > CONTROL_LIMIT - self.undelivered:
+            self.end(CODE_OVERLOADED, "too many control messages at once")
+            return
         try:
-            self.reactor.loop.call_soon(self.control_callback, self, data[:size])
+            self.reactor.loop.call_soon(self.deliver, data[:size])
+            self.undelivered += <uint32_t>size
         except Exception as error:
             self.end(CODE_PROTOCOL, f"a control message could not be delivered: {error}")
 
+    def deliver(self, bytes payload not None) -> None:
+        """Pass a control message on; called by the loop."""
+        self.undelivered -= <uint32_t>len(payload)
+        if self.control_callback is not None:
+            self.control_callback(self, payload)
+
     cdef void on_goaway(self) noexcept:
-        self.tell_parting()
-        if self.goaway_callback is not None:
+        callback = self.goaway_callback
+        if callback is not None:
+            self.goaway_callback = None       # a second GOAWAY says nothing new
+            self.tell_parting()
             try:
-                self.reactor.loop.call_soon(self.goaway_callback, self)
+                self.reactor.loop.call_soon(callback, self)
             except RuntimeError:
                 pass
 

@@ -10,7 +10,9 @@ from _fastpath.end cimport (
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport detach
-from _fastpath.http1 cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, Head, chunk_size_line
+from _fastpath.http1 cimport (
+    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, Head, chunk_size_line, trailers_canonical,
+)
 from _fastpath.memory cimport ByteQueue
 from _fastpath.pool cimport POOL_IDLE_MS
 from _fastpath.socket cimport RECV_AGAIN, connect_error, peek_alive, uncork
@@ -42,7 +44,6 @@ cdef class Upstream(ReplyReader):
         self.request_done = self.reply_begun = self.touched = False
         self.asks_upgrade = head.upgrade
         self.upgrade = None
-        self.interims = 0
         self.keep_alive = True
         self.unreported = 0
         self.starved = False
@@ -316,7 +317,9 @@ cdef class Upstream(ReplyReader):
             self.request_complete()
 
     cdef void take_end(self, const unsigned char* trailers, size_t size) noexcept:
-        if size and self.request_framing == BODY_CHUNKED:
+        if size and not trailers_canonical(trailers, size):
+            self.fail(CODE_PROTOCOL, MAYBE_SENT, b"the request's trailers are malformed")
+        elif size and self.request_framing == BODY_CHUNKED:
             self.write(LAST_CHUNK, 3)
             self.write(trailers, size)
             self.write(CRLF, 2)

@@ -78,7 +78,7 @@ END
     : >"$stamp"
 }
 
-# Compiles the extension modules of the tree: build_tree release|debug|sanitize
+# Compiles the extension modules of the tree: build_tree release|debug|sanitize|fuzz
 build_tree() {
     log=build/$1.log
     mkdir -p build
@@ -86,6 +86,7 @@ build_tree() {
         release) set -- BROKER_DEBUG=0 ;;
         debug) set -- BROKER_DEBUG=1 BROKER_WERROR=1 ;;
         sanitize) set -- BROKER_SANITIZE=1 BROKER_WERROR=1 ;;
+        fuzz) set -- BROKER_FUZZ=1 ;;
     esac
     if ! env "$@" python setup.py -q build_ext --inplace >"$log" 2>&1; then
         cat "$log" >&2

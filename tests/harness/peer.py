@@ -216,7 +216,7 @@ class HandNode:
     def __init__(self) -> None:
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen(16)
+        self._listener.listen(64)
         self._listener.settimeout(DEADLINE)
         self.links: list[Link] = []
 
