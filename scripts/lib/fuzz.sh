@@ -1,6 +1,7 @@
 # Sourced by scripts/test and scripts/fuzz, after common.sh: libFuzzer on the sans-IO core. POSIX sh.
 # shellcheck shell=sh
 
+# shellcheck disable=SC2034
 FUZZ_TARGETS="request response chunked trailers frames tunnel registration control hello proxy meta websocket"
 
 # The fuzzer, and the build that tells it where it has been. Its wheels are for x86-64 and Python up to 3.13.
