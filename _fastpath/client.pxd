@@ -11,6 +11,7 @@ from _fastpath.response cimport ResponseWriter
 
 cdef class Client(ResponseWriter):
     cdef Egress egress            # of the current request
+    cdef uint64_t routed_us       # its head was whole
     cdef uint64_t sent_us         # joined
     cdef uint16_t failure         # Code of the answer this node made; 0: none
     cdef uint8_t earlier          # how far the tries before the current one may have come

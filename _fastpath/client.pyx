@@ -10,14 +10,14 @@ from _fastpath.end cimport (
     CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, meter_of
 from _fastpath.http1 cimport (
     BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
 )
 from _fastpath.memory cimport chunk_bytes, memory_limit
 from _fastpath.pool cimport Pool
 from _fastpath.reactor cimport PyObject
-from _fastpath.record cimport Record
+from _fastpath.record cimport Record, since
 from _fastpath.request cimport (
     CLIENT_HEAD, CLIENT_JOIN, CLIENT_LINGER, CLIENT_RUNNING, CLIENT_WAITING, HELD_BODY,
 )
@@ -255,6 +255,7 @@ cdef class Client(ResponseWriter):
             head.framing == BODY_LENGTH and head.content_length <= body_size and head.content_length <= HELD_BODY
         )
         self.in_flight = True
+        self.routed_us = self.reactor.now_us
         self.listener.tally.exchanges += 1
         self.listener.tally.active += 1
         self.egress = self.route(data, head, &ambiguous)
@@ -385,7 +386,7 @@ cdef class Client(ResponseWriter):
         self.settings = self.listener.settings                # which may have been swapped
         self.state = CLIENT_HEAD
         self.tries = 0
-        self.begun_us = self.sent_us = self.replied_us = 0
+        self.begun_us = self.routed_us = self.sent_us = self.replied_us = 0
         self.total_deadline_ms = 0
         self.request_left = self.request_seen = self.reply_left = self.reply_seen = 0
         self.unreported = 0
@@ -471,8 +472,9 @@ cdef class Client(ResponseWriter):
         self.listener.tally.statuses[self.status // 100 if self.reply_done else 0] += 1
         if self.failure:
             self.listener.tally.failures[self.failure] += 1
+        self.fill(&record)
+        meter_of(self.listener.meters, self.egress).count(&record)
         if self.listener.log is not None:
-            self.fill(&record)
             self.listener.log.add(&record)
 
     cdef void fill(self, Record* record) noexcept:
@@ -495,7 +497,8 @@ cdef class Client(ResponseWriter):
         record.tries = self.tries
         record.bytes_in = self.request_seen
         record.bytes_out = self.reply_seen
+        record.routed_us = since(self.begun_us, self.routed_us)
+        record.joined_us = since(self.begun_us, self.sent_us)
+        record.replied_us = since(self.begun_us, self.replied_us)
         record.total_us = now - self.begun_us if self.begun_us else 0
-        record.joined_us = self.sent_us - self.begun_us if self.sent_us else 0
-        record.replied_us = self.replied_us - self.begun_us if self.replied_us else 0
         record.service = <PyObject*>self.egress

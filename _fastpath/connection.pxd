@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.exchange cimport Egress, Ingress, Tally
 from _fastpath.networks cimport Admission, Networks
 from _fastpath.proxy cimport ProxyHeader
+from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Pollable, PyObject, Reactor
 from _fastpath.record cimport AccessLog
 from _fastpath.route cimport RouteTable
@@ -34,6 +35,7 @@ cdef class Port(Pollable):
     cdef object tls               # None: plain. Else () -> a pyOpenSSL Connection for one more client; failed(address, reason)
     cdef readonly uint64_t handshakes
     cdef readonly uint64_t handshake_failures
+    cdef readonly uint64_t resumed            # handshakes that went on with an earlier session
     cdef str service_name
     cdef bytes service            # tcp ports: the service's name
     cdef readonly uint32_t connections
@@ -46,6 +48,7 @@ cdef class Port(Pollable):
     cdef bint proxied             # a PROXY header comes first, and from `trusted` only
     cdef readonly bint stopping
     cdef Tally tally
+    cdef Meters meters
     cdef dict per_address         # address text -> connections; only where that is limited
     cdef PyObject* first          # live connections
     cdef PyObject* last

@@ -182,6 +182,7 @@ cdef class Connection(Ingress):
         if result == 1:
             self.shaking = False
             self.listener.handshakes += 1
+            self.listener.resumed += self.tls.resumed()
         elif result != TLS_MORE:
             self.listener.handshake_failures += 1
             self.broken = True

@@ -9,6 +9,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.end cimport CODE_COUNT, End
 from _fastpath.http1 cimport Head
+from _fastpath.meter cimport Meter, Meters
 from _fastpath.reactor cimport PyObject
 from _fastpath.route cimport Target
 from _fastpath.socket cimport Socket
@@ -17,6 +18,7 @@ from _fastpath.socket cimport Socket
 cdef enum:
     JOINED = 0
     JOIN_WAIT = -1                # known, but nobody is there: may be waited for
+    KNOWN_METERS = 4
 
 cdef struct Tally:
     uint64_t exchanges            # begun
@@ -49,11 +51,14 @@ cdef class Egress(Target):
     cdef PyObject* wait_tail
     cdef readonly uint32_t waiting
     cdef readonly uint32_t in_flight          # exchanges of clients of this node
+    cdef PyObject* meters[KNOWN_METERS]       # strong: of the ports that led here last, by the number of their Meters
 
     # `head`: of the request as scanned (its spans are not used), NULL for tcp.
     cdef int join(self, End ingress, const Head* head) noexcept
     cdef void wait(self, Ingress ingress) noexcept
     cdef void wake_waiting(self) noexcept
 
+# Where exchanges that a port led to `egress` (None: nowhere) are counted. No look-up but for the first of a pair.
+cdef Meter meter_of(Meters meters, Egress egress)
 cdef dict tally_counters(const Tally* tally)
 cdef void detach(End end) noexcept

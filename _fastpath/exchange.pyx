@@ -1,5 +1,7 @@
 """Joining an ingress to an egress, waiting for one, and counting. See exchange.pxd."""
 
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
 cimport cython
 from _fastpath.end cimport CODE_OVERLOADED
 
@@ -48,6 +50,11 @@ cdef class Ingress(Socket):
 cdef class Egress(Target):
     """What a request can be joined to. Only compiled subclasses are useful."""
 
+    def __dealloc__(self):
+        cdef int slot
+        for slot in range(KNOWN_METERS):
+            Py_XDECREF(self.meters[slot])
+
     cdef int join(self, End ingress, const Head* head) noexcept:
         return JOIN_WAIT
 
@@ -76,6 +83,22 @@ cdef void detach(End end) noexcept:
         end.peer = None
         if peer.peer is end:
             peer.peer = None
+
+
+cdef Meter meter_of(Meters meters, Egress egress):
+    cdef int slot = meters.number % KNOWN_METERS
+    cdef PyObject* known
+    cdef Meter meter
+    if egress is None:
+        return meters.nowhere
+    known = egress.meters[slot]
+    if known != NULL and (<Meter>known).book == meters.number:
+        return <Meter>known
+    meter = meters.find(egress.name)
+    Py_INCREF(meter)
+    Py_XDECREF(known)
+    egress.meters[slot] = <PyObject*>meter
+    return meter
 
 
 cdef dict tally_counters(const Tally* tally):

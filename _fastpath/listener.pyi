@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from _fastpath.connection import Port
+from _fastpath.meter import Meters
 from _fastpath.networks import Admission, Networks
 from _fastpath.reactor import Reactor
 from _fastpath.record import AccessLog
@@ -23,6 +24,7 @@ class Listener(Port):
         service: str | None = None,
         log: AccessLog | None = None,
         tls: Callable[[], object] | None = None,
+        meters: Meters | None = None,
     ) -> Listener: ...
     @property
     def exchanges(self) -> int: ...

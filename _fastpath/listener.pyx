@@ -9,6 +9,7 @@ from _fastpath.client cimport Client
 from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Port
 from _fastpath.end cimport CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.exchange cimport tally_counters
+from _fastpath.meter cimport Meters
 from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
 from _fastpath.networks cimport Admission, Networks
 from _fastpath.reactor cimport PyObject, Reactor
@@ -34,11 +35,13 @@ cdef class Listener(Port):
     `fd` is a bound, listening, non-blocking socket whose ownership passes to the Listener. `kind` is
     "http", "tcp" or "tls"; a tcp port needs the `service` it leads to. Requests go to the first table that knows
     them: `local`, then `delegated`. `tls`, where the port speaks TLS, makes the pyOpenSSL Connection of each
-    client, when its first byte has come, and is told of failed handshakes by `failed(address, reason)`. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
+    client, when its first byte has come, and is told of failed handshakes by `failed(address, reason)`. `meters` count its exchanges by
+    service. Raises ValueError for a wrong kind, OSError where the socket can't be watched.
     """
 
     def __cinit__(self, Reactor reactor, int fd, str name, str kind, Settings settings, str via,
-                  RouteTable local, RouteTable delegated, service=None, AccessLog log=None, tls=None):
+                  RouteTable local, RouteTable delegated, service=None, AccessLog log=None, tls=None,
+                  Meters meters=None):
         kinds = {"http": PORT_HTTP, "tcp": PORT_TCP, "tls": PORT_TLS}
         if kind not in kinds:
             raise ValueError(f"an external port is http, tcp or tls, not {kind}")
@@ -53,6 +56,7 @@ cdef class Listener(Port):
         self.service = (service or "").encode()
         self.log = log
         self.tls = tls
+        self.meters = Meters(name) if meters is None else meters
         self.per_address = {}
         self.swap(local, delegated, settings)
         self.fd = fd
@@ -137,7 +141,7 @@ cdef class Listener(Port):
         counts = tally_counters(&self.tally)
         counts.update(
             connections=self.connections, accepted=self.accepted, refused=self.refused, denied=self.denied, paused=self.paused,
-            handshakes=self.handshakes, handshake_failures=self.handshake_failures,
+            handshakes=self.handshakes, handshake_failures=self.handshake_failures, resumed=self.resumed,
         )
         return counts
 

@@ -5,6 +5,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.backend cimport Backend
 from _fastpath.exchange cimport Egress
+from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport Socket
@@ -20,6 +21,7 @@ cdef class Pool(Egress):
     cdef Settings settings
     cdef readonly str kind
     cdef bint http
+    cdef Meters meters            # of exchanges that came through tunnels; None: clients' ports count theirs
     cdef readonly bint closed
     cdef dict tls                 # None: plain. Else by host name: () -> a pyOpenSSL Connection, with `verify` and `failed`
     cdef uint8_t proxy_version    # of the PROXY header in front of each tcp connection; 0: none

@@ -5,6 +5,12 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.reactor cimport PyObject
 
+cdef extern from *:
+    """
+    #define NEVER UINT64_MAX
+    """
+    const uint64_t NEVER
+
 cdef struct Record:               # all borrowed for the call
     const char* port
     const char* address
@@ -19,7 +25,11 @@ cdef struct Record:               # all borrowed for the call
     uint8_t delivery
     uint8_t tries
     uint64_t bytes_in, bytes_out
-    uint64_t joined_us, replied_us, total_us      # since the request's first byte; 0: never
+    # Since the request's first byte, or NEVER: its head was whole; it was joined; the response's head came; the end.
+    uint64_t routed_us, joined_us, replied_us, total_us
+
+cdef inline uint64_t since(uint64_t begun_us, uint64_t moment_us) noexcept nogil:
+    return moment_us - begun_us if moment_us else NEVER
 
 
 cdef class AccessLog:

@@ -18,6 +18,9 @@ cdef class ReplyReader(Socket):
     cdef ChunkedDecoder* decoder
     cdef uint64_t reply_left
     cdef uint32_t interim_size    # bytes of the interim responses so far
+    cdef uint64_t reply_seen      # body bytes passed on
+    cdef uint64_t replied_us      # the response's head came; 0: not yet
+    cdef uint16_t status
     cdef uint8_t method_id        # of the request
     cdef uint8_t reply_framing, reply_begun, keep_alive
     cdef uint8_t touched          # bytes of the current response were seen

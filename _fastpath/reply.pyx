@@ -181,6 +181,8 @@ cdef class ReplyReader(Socket):
         self.reply_framing = head.framing
         self.reply_left = head.content_length if head.framing == BODY_LENGTH else UINT64_MAX
         self.keep_alive = head.keep_alive and head.framing != BODY_UNTIL_CLOSE
+        self.status = head.status
+        self.replied_us = self.reactor.now_us
         self.service.tally.statuses[head.status // 100] += 1
         if head.framing == BODY_NONE or (head.framing == BODY_LENGTH and head.content_length == 0):
             end = True
@@ -194,7 +196,7 @@ cdef class ReplyReader(Socket):
             self.reply_left += part
             part = 0
             end = False
-        self.service.tally.bytes_out += part
+        self.reply_seen += part
         peer.take_head(out, <size_t>size, body, part, HEAD_END if end else 0)
         rest -= part
         if end:
@@ -254,7 +256,7 @@ cdef class ReplyReader(Socket):
         if self.reply_framing == BODY_LENGTH:
             self.reply_left -= size
             end = self.reply_left == 0
-        self.service.tally.bytes_out += size
+        self.reply_seen += size
         self.peer.take_data(data, size, end)
         if end:
             self.reply_complete(not more)
@@ -282,7 +284,7 @@ cdef class ReplyReader(Socket):
         if count > 0:
             self.reply_left -= <uint64_t>count
             end = self.reply_left == 0
-            self.service.tally.bytes_out += <uint64_t>count
+            self.reply_seen += <uint64_t>count
             if self.upgraded:
                 self.reactor.arm(self, self.service.settings.upgraded_timeout)
         if direct:
@@ -344,7 +346,7 @@ cdef class ReplyReader(Socket):
             event = chunked_next(self.decoder, data + done, size - done, &used, &body, &body_size)
             done += used
             if event == CHUNKED_DATA:
-                self.service.tally.bytes_out += body_size
+                self.reply_seen += body_size
                 self.peer.take_data(body, body_size, False)
                 if self.peer is None:
                     return False

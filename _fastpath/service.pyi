@@ -2,13 +2,16 @@ from collections.abc import Callable
 from typing import Any, final
 
 from _fastpath.backend import Backend
+from _fastpath.meter import Meters
 from _fastpath.pool import Pool
 from _fastpath.reactor import Reactor
 from _fastpath.settings import Settings
 
 @final
 class Service(Pool):
-    def __init__(self, reactor: Reactor, name: str, kind: str, settings: Settings) -> None: ...
+    def __init__(
+        self, reactor: Reactor, name: str, kind: str, settings: Settings, meters: Meters | None = None
+    ) -> None: ...
     def set_backends(self, backends: list[Backend]) -> None: ...
     def set_on_ejected(self, callback: Callable[[Backend], None] | None) -> None: ...
     def set_tls(self, contexts: dict[str, Any] | None) -> None: ...

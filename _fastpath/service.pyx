@@ -8,6 +8,7 @@ from _fastpath.backend cimport MAX_BACKENDS, Backend
 from _fastpath.end cimport CODE_OVERLOADED, CODE_UNREACHABLE, End
 from _fastpath.exchange cimport JOINED, tally_counters
 from _fastpath.http1 cimport Head
+from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport Socket, peek_alive, start_connect
@@ -20,10 +21,12 @@ from _fastpath.upstream cimport UPSTREAM_CONNECTING, UPSTREAM_RUNNING, Upstream
 cdef class Service(Pool):
     """A service that this node reaches itself: one or more addresses of an "http" or "tcp" upstream.
 
-    Without addresses (an unresolved name) requests are answered with upstream-unreachable.
+    Without addresses (an unresolved name) requests are answered with upstream-unreachable. `meters`, in an agent, count
+    what comes through its tunnels.
     """
 
-    def __init__(self, Reactor reactor not None, str name, str kind, Settings settings not None):
+    def __init__(self, Reactor reactor not None, str name, str kind, Settings settings not None,
+                 Meters meters=None):
         if kind not in ("http", "tcp"):
             raise ValueError(f"a service is http or tcp, not {kind}")
         super().__init__(name, is_service=True)
@@ -32,6 +35,7 @@ cdef class Service(Pool):
         self.kind = kind
         self.http = kind == "http"
         self.settings = settings
+        self.meters = meters
         self.backends = ()
 
     def set_backends(self, backends: list[Backend]) -> None:
@@ -204,6 +208,7 @@ cdef class Service(Pool):
         if connection is None:
             return self.nobody()
         connection.settings = self.settings
+        connection.begun_us = self.reactor.now_us
         connection.peer = ingress
         ingress.peer = connection
         connection.count()

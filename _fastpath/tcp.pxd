@@ -8,6 +8,7 @@ from _fastpath.backend cimport Backend
 from _fastpath.connection cimport Connection
 from _fastpath.exchange cimport Egress
 from _fastpath.pool cimport Pool
+from _fastpath.record cimport Record
 
 cdef enum TcpState:
     TCP_NEW = 0                   # accepted, to be joined
@@ -31,7 +32,7 @@ cdef class TcpEnd(Connection):
     cdef Backend backend          # dialled: the address that this is a connection to
     cdef uint64_t tried           # dialled: places of the backends that this exchange was tried at
     cdef uint8_t counted          # dialled: in the numbers of what is under way
-    cdef uint64_t begun_us, joined_us, seen_in, seen_out
+    cdef uint64_t begun_us, routed_us, joined_us, seen_in, seen_out
     cdef uint16_t failure
     cdef uint8_t delivery, in_flight
 
@@ -51,3 +52,5 @@ cdef class TcpEnd(Connection):
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept
     cdef void abandon(self, uint16_t code, uint8_t delivery) noexcept
     cdef void leave(self) noexcept
+    cdef void leave_service(self, Record* record) noexcept
+    cdef void fill(self, Record* record) noexcept

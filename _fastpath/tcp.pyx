@@ -13,13 +13,13 @@ from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
     HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, meter_of
 from _fastpath.hello cimport HELLO_MORE, HELLO_STRANGE, MAX_HELLO, MAX_NAME, scan_hello
 from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
 from _fastpath.meta cimport META_SIZE, read_meta, write_meta
 from _fastpath.proxy cimport PROXY_WRITTEN, ProxyHeader, looks_proxied, write_proxy
 from _fastpath.reactor cimport READ_SIZE, PyObject
-from _fastpath.record cimport Record
+from _fastpath.record cimport NEVER, Record, since
 from _fastpath.route cimport Target
 from _fastpath.socket cimport RECV_AGAIN, address_text, connect_error, uncork
 
@@ -149,6 +149,8 @@ cdef class TcpEnd(Connection):
             self.fail(CODE_OVERLOADED, NEVER_SENT)
             return
         self.egress = <Egress>found
+        if self.routed_us == 0:
+            self.routed_us = self.reactor.now_us
         if isinstance(found, Pool):
             self.settings = (<Pool>found).settings
         self.tries += 1
@@ -197,6 +199,7 @@ cdef class TcpEnd(Connection):
                 self.fail(CODE_UNREACHABLE, NEVER_SENT)
             return
         self.state = TCP_RUNNING
+        self.joined_us = self.reactor.now_us
         self.service.connects += 1
         self.service.succeeded(self.backend)
         self.reactor.arm(self, self.settings.total_timeout)
@@ -221,6 +224,8 @@ cdef class TcpEnd(Connection):
         other.out = self.out
         memset(&self.out, 0, sizeof(ByteQueue))
         other.unreported = self.unreported
+        other.begun_us = self.begun_us
+        other.seen_out = self.seen_out
         other.starved = self.starved
         other.shut_wanted = self.shut_wanted
         other.write_ended = self.write_ended
@@ -415,10 +420,7 @@ cdef class TcpEnd(Connection):
         # Counts the end of the exchange, once.
         cdef Record record
         if self.dialled:
-            if self.counted:
-                self.uncount()
-                self.service.tally.bytes_in += self.seen_out
-                self.service.tally.bytes_out += self.seen_in
+            self.leave_service(&record)
             return
         if not self.in_flight:
             return
@@ -429,17 +431,39 @@ cdef class TcpEnd(Connection):
         self.listener.tally.bytes_out += self.seen_out
         if self.failure:
             self.listener.tally.failures[self.failure] += 1
+        self.fill(&record)
+        meter_of(self.listener.meters, self.egress).count(&record)
         if self.listener.log is not None:
-            memset(&record, 0, sizeof(record))
-            record.port = self.listener.name_bytes
-            record.address = self.address
-            record.address_size = self.address_size
-            record.service = <PyObject*>self.egress
-            record.failure = self.failure
-            record.delivery = self.delivery
-            record.tries = self.tries
-            record.bytes_in = self.seen_in
-            record.bytes_out = self.seen_out
-            record.joined_us = self.joined_us - self.begun_us if self.joined_us else 0
-            record.total_us = self.reactor.now_us - self.begun_us
             self.listener.log.add(&record)
+
+    cdef void leave_service(self, Record* record) noexcept:
+        # The same for one that was dialled.
+        if not self.counted:
+            return
+        self.uncount()
+        self.service.tally.bytes_in += self.seen_out
+        self.service.tally.bytes_out += self.seen_in
+        if self.service.meters is not None:
+            self.fill(record)
+            record.bytes_in = self.seen_out
+            record.bytes_out = self.seen_in
+            record.routed_us = 0
+            record.tries = 1
+            meter_of(self.service.meters, self.service).count(record)
+
+    cdef void fill(self, Record* record) noexcept:
+        memset(record, 0, sizeof(Record))
+        if self.listener is not None:
+            record.port = self.listener.name_bytes
+        record.address = self.address
+        record.address_size = self.address_size
+        record.service = <PyObject*>self.egress
+        record.failure = self.failure
+        record.delivery = self.delivery
+        record.tries = self.tries
+        record.bytes_in = self.seen_in
+        record.bytes_out = self.seen_out
+        record.routed_us = since(self.begun_us, self.routed_us)
+        record.joined_us = since(self.begun_us, self.joined_us)
+        record.replied_us = NEVER
+        record.total_us = self.reactor.now_us - self.begun_us

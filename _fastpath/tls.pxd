@@ -36,6 +36,8 @@ cdef class TlsLayer:
     cdef size_t drain(self, unsigned char* out, size_t size) noexcept
     # 1: done, TLS_MORE or TLS_FAILED. Drain after each call, whatever it returns.
     cdef int handshake(self) noexcept
+    # After the handshake: whether it went on with an earlier session. False where only the public methods are reachable.
+    cdef bint resumed(self) noexcept
     # After the handshake: encrypts what was written before. 0, or TLS_FAILED.
     cdef int write_early(self) noexcept
     # > 0: plaintext bytes; TLS_END, TLS_MORE or TLS_FAILED. It may write, too (key updates): drain.

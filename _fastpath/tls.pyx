@@ -26,6 +26,7 @@ ctypedef void (*ClearFunction)() noexcept
 
 cdef SslFunction ssl_do_handshake = NULL
 cdef SslFunction ssl_shutdown = NULL
+cdef SslFunction ssl_session_reused = NULL
 cdef ReadFunction ssl_read = NULL
 cdef WriteFunction ssl_write = NULL
 cdef ErrorFunction ssl_get_error = NULL
@@ -41,12 +42,13 @@ cdef size_t address(str name) except 0:
 
 
 cdef bint find_functions() except -1:
-    global ssl_do_handshake, ssl_shutdown, ssl_read, ssl_write, ssl_get_error, err_clear_error, bio_read, bio_write
+    global ssl_do_handshake, ssl_shutdown, ssl_session_reused, ssl_read, ssl_write, ssl_get_error, err_clear_error, bio_read, bio_write
     if os.environ.get("BROKER_TLS") == "methods":
         return False
     try:
         ssl_do_handshake = <SslFunction>address("SSL_do_handshake")
         ssl_shutdown = <SslFunction>address("SSL_shutdown")
+        ssl_session_reused = <SslFunction>address("SSL_session_reused")
         ssl_read = <ReadFunction>address("SSL_read")
         ssl_write = <WriteFunction>address("SSL_write")
         ssl_get_error = <ErrorFunction>address("SSL_get_error")
@@ -153,6 +155,9 @@ cdef class TlsLayer:
                 return self.fail(reason_of(problem, self.connection))
         self.established = True
         return 1
+
+    cdef bint resumed(self) noexcept:
+        return is_direct and ssl_session_reused(self.ssl) == 1
 
     cdef int write_early(self) noexcept:
         cdef iovec piece

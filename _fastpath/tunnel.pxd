@@ -29,6 +29,8 @@ cdef class Tunnel(SessionOwner):
     cdef uint32_t groups          # services that the other side announced
     cdef uint64_t bytes_in, bytes_out, reads, writes
     cdef uint32_t undelivered     # bytes of control messages that wait for Python
+    cdef uint64_t rated_us, rated_in, rated_out           # the last look, and what it saw
+    cdef double rate_in, rate_out                         # bytes per second, smoothed over some seconds
     cdef TlsLayer tls             # None: plain
     cdef ByteQueue cipher         # ciphertext that the kernel has not taken
 
@@ -41,6 +43,7 @@ cdef class Tunnel(SessionOwner):
     cdef void flush_tls(self) noexcept
     cdef bint encrypt(self) noexcept
     cdef void tick(self) noexcept
+    cdef void rate(self) noexcept
     cdef void end(self, uint16_t code, str reason) noexcept
     cdef str reason(self)
     cdef void tell_parting(self) noexcept

@@ -1,5 +1,7 @@
 """Tunnels: a session over a socket, and where the streams that the other side opens lead. See tunnel.pxd."""
 
+from libc.math cimport exp
+
 cimport cython
 from _fastpath cimport net
 from _fastpath.end cimport (
@@ -33,6 +35,7 @@ cdef enum:
     CONTROL_LIMIT = 1048576       # bytes of control messages that wait for Python
     CIPHER_SIZE = 65536           # ciphertext read or encrypted at once
     CIPHER_STEPS = 16
+    RATE_US = 3000000             # what is older counts little
 
 cdef Field fields[MAX_FIELDS]
 cdef ScanLimits limits            # what the peer forwards has met its own limits; these are the program's
@@ -149,9 +152,12 @@ cdef class Tunnel(SessionOwner):
         self.routes = routes
 
     def counters(self) -> dict[str, int]:
-        """Return counts of bytes, system calls and the session's own counters."""
+        """Return counts of bytes, system calls and the session's own counters, and bytes per second over the last seconds."""
         counts = self.session.counters()
-        counts.update(bytes_in=self.bytes_in, bytes_out=self.bytes_out, reads=self.reads, writes=self.writes)
+        counts.update(
+            bytes_in=self.bytes_in, bytes_out=self.bytes_out, reads=self.reads, writes=self.writes,
+            rate_in=round(self.rate_in), rate_out=round(self.rate_out),
+        )
         return counts
 
     @property
@@ -348,6 +354,18 @@ cdef class Tunnel(SessionOwner):
             self.end(CODE_TUNNEL_LOST, "the peer has been silent for too long")
         else:
             self.reactor.arm(self.link, TICK_MS)
+            self.rate()
+
+    cdef void rate(self) noexcept:
+        cdef uint64_t span = self.reactor.now_us - self.rated_us
+        cdef double weight
+        if self.rated_us and span:
+            weight = 1.0 - exp(-<double>span / RATE_US)
+            self.rate_in += weight * (1e6 * <double>(self.bytes_in - self.rated_in) / <double>span - self.rate_in)
+            self.rate_out += weight * (1e6 * <double>(self.bytes_out - self.rated_out) / <double>span - self.rate_out)
+        self.rated_us = self.reactor.now_us
+        self.rated_in = self.bytes_in
+        self.rated_out = self.bytes_out
 
     cdef void end(self, uint16_t code, str reason) noexcept:
         cdef Link link = self.link

@@ -5,6 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.http1 cimport Head
+from _fastpath.record cimport Record
 from _fastpath.reply cimport ReplyReader
 
 cdef enum UpstreamState:
@@ -21,6 +22,10 @@ cdef class Upstream(ReplyReader):
     cdef uint32_t held_head, held_body
     cdef uint64_t request_left
     cdef uint64_t tried           # places of the backends that this exchange was tried at
+    cdef uint64_t request_seen    # body bytes taken
+    cdef uint64_t begun_us, joined_us         # the request came; there was a connection for it
+    cdef uint16_t failure         # Code; 0: none
+    cdef uint8_t delivery, tries
     cdef uint8_t state
     cdef uint8_t reused           # not the connection's first request
     cdef uint8_t idempotent, request_framing, request_done
@@ -43,4 +48,7 @@ cdef class Upstream(ReplyReader):
     cdef void count(self) noexcept            # in the service's and the backend's numbers of what is under way
     cdef void uncount(self) noexcept
     cdef void wait_for_cancelled(self) noexcept
+    cdef void settle(self, bint whole) noexcept           # the exchange is over; `whole`: with all of its response
+    cdef void fill(self, Record* record) noexcept
+    cdef void follow(self, Upstream other) noexcept       # counts on for the exchange of `other`
     cdef void clear(self) noexcept

@@ -9,12 +9,13 @@ from _fastpath.end cimport (
     CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
-from _fastpath.exchange cimport detach
+from _fastpath.exchange cimport detach, meter_of
 from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, Head, chunk_size_line, trailers_canonical,
 )
 from _fastpath.memory cimport ByteQueue
 from _fastpath.pool cimport POOL_IDLE_MS
+from _fastpath.record cimport Record, since
 from _fastpath.socket cimport RECV_AGAIN, connect_error, peek_alive, uncork
 from _fastpath.tls cimport TLS_MORE
 from _fastpath.upgrade cimport asked_in
@@ -47,6 +48,12 @@ cdef class Upstream(ReplyReader):
         self.keep_alive = True
         self.unreported = 0
         self.starved = False
+        self.status = self.failure = 0
+        self.delivery = MAYBE_SENT
+        self.tries = 1
+        self.request_seen = self.reply_seen = self.replied_us = 0
+        self.begun_us = self.reactor.now_us
+        self.joined_us = self.begun_us if self.state == UPSTREAM_RUNNING else 0
 
     # --- the connection ---------------------------------------------------
 
@@ -131,6 +138,7 @@ cdef class Upstream(ReplyReader):
     cdef void ready_for_request(self) noexcept:
         self.state = UPSTREAM_RUNNING
         self.service.connects += 1
+        self.joined_us = self.reactor.now_us
         self.await_reply()
 
     cdef bint next_address(self) noexcept:
@@ -167,9 +175,8 @@ cdef class Upstream(ReplyReader):
         self.held_head = other.held_head
         self.held_body = other.held_body
         other.held = NULL
-        if other.counted:
-            other.uncount()
-            self.count()
+        self.follow(other)
+        self.request_seen = other.request_seen
         detach(other)
         self.peer = peer
         peer.peer = self
@@ -204,7 +211,7 @@ cdef class Upstream(ReplyReader):
             self.service.forget_idle(self, self.backend)
             self.state = UPSTREAM_RUNNING
         uncork()
-        self.uncount()
+        self.settle(False)
         self.clear()
         if self.fd >= 0:
             self.reactor.remove(self)
@@ -218,6 +225,39 @@ cdef class Upstream(ReplyReader):
         if self.counted:
             self.counted = False
             self.service.over(self.backend)
+
+    cdef void settle(self, bint whole) noexcept:
+        cdef Record record
+        if not self.counted:
+            return
+        self.uncount()
+        self.service.tally.bytes_in += self.request_seen
+        self.service.tally.bytes_out += self.reply_seen
+        if self.service.meters is not None:
+            self.fill(&record)
+            if not whole:
+                record.status = 0
+            meter_of(self.service.meters, self.service).count(&record)
+
+    cdef void fill(self, Record* record) noexcept:
+        memset(record, 0, sizeof(Record))
+        record.status = self.status
+        record.failure = self.failure
+        record.delivery = SENT if self.reply_begun else self.delivery
+        record.tries = self.tries
+        record.bytes_in = self.request_seen
+        record.bytes_out = self.reply_seen
+        record.joined_us = since(self.begun_us, self.joined_us)
+        record.replied_us = since(self.begun_us, self.replied_us)
+        record.total_us = self.reactor.now_us - self.begun_us
+
+    cdef void follow(self, Upstream other) noexcept:
+        if other.counted:
+            other.uncount()
+            self.count()
+        self.begun_us = other.begun_us
+        self.tries = other.tries
+        self.delivery = other.delivery
 
     cdef void on_closed(self) noexcept:
         self.fail(CODE_UPSTREAM_PROTOCOL, MAYBE_SENT, b"the upstream connection was closed")
@@ -234,6 +274,8 @@ cdef class Upstream(ReplyReader):
             self.service.tally.failures[code] += 1
             if (code == CODE_UPSTREAM_PROTOCOL or code == CODE_UPSTREAM_TIMEOUT) and (self.touched or not self.reused):
                 self.service.failed(self.backend)     # else an idle connection had just ended: that is nobody's fault
+            self.failure = code
+            self.delivery = delivery
             detach(self)
             peer.take_reset(code, delivery, <const unsigned char*>reason, strlen(reason))
         self.drop()
@@ -243,7 +285,7 @@ cdef class Upstream(ReplyReader):
         # The ingress has lost interest, or is lost: the rest of this response is of no use.
         detach(self)
         if self.upgraded:
-            self.uncount()
+            self.settle(False)
             uncork()
             self.reset_hard()     # what it has sent and received is not all
             return
@@ -299,6 +341,7 @@ cdef class Upstream(ReplyReader):
             self.fail(CODE_PROTOCOL, MAYBE_SENT, b"the request has a body that was not announced")
             return
         if size:
+            self.request_seen += size
             self.unreported += size
             if self.upgraded:
                 self.reactor.arm(self, self.service.settings.upgraded_timeout)
@@ -343,7 +386,7 @@ cdef class Upstream(ReplyReader):
 
     cdef void finish_upgraded(self) noexcept:
         # Both directions have ended; what is still to be written is.
-        self.uncount()
+        self.settle(True)
         detach(self)
         self.reactor.arm(self, self.service.settings.idle_timeout)
         self.close_gracefully()
@@ -360,7 +403,7 @@ cdef class Upstream(ReplyReader):
                 self.finish_upgraded()
             return
         uncork()
-        self.uncount()
+        self.settle(True)
         if self.peer is not None:
             detach(self)
         if (
@@ -414,9 +457,8 @@ cdef class Upstream(ReplyReader):
         other.request_framing = self.request_framing
         other.request_left = self.held_body if self.request_framing == BODY_LENGTH else 0
         other.keep_alive = True
-        if self.counted:
-            self.uncount()
-            other.count()
+        other.follow(self)
+        other.tries += 1
         other.take_head(self.held, self.held_head, self.held + self.held_head, self.held_body, HEAD_END)
         self.drop()
         return True

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from _fastpath.memory import set_memory_limit
+from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.socket import set_congestion
@@ -240,7 +241,7 @@ class Parts:
                 self.uplinks[url].set_down(self.agent_services[url].down())
 
         if url not in self.agent_services:
-            self.agent_services[url] = LocalServices(self._reactor, self.resolver, on_health)
+            self.agent_services[url] = LocalServices(self._reactor, self.resolver, on_health, Meters(url))
         return self.agent_services[url]
 
     # --- what a change leaves behind ------------------------------------------------------------

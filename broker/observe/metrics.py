@@ -1,177 +1,460 @@
-"""Metrics in Prometheus' form, made at scrape time from the node's status; nothing is counted twice.
+"""Metrics in Prometheus' form, made at scrape time from the status document; nothing is counted twice.
 
-The status is the one description of what runs (see broker/node/status.py); here it gets names, types and
-labels. Labels are few: port, service, agent, code.
+`METRICS` is all of them: docs/metrics.md and the check of the dashboard are made from it. Labels are few and
+bounded: ports and URLs are configured, users and agents have logged in, services were announced by them; of
+what they may choose freely, only so many are told apart, and the rest is counted under "(other)".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, PlatformCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-Status = dict[str, Any]
-Rows = Iterable[tuple[list[str], float]]
+from broker.observe.series import (
+    Metric,
+    Status,
+    announced,
+    dialled,
+    durations,
+    failures,
+    handshakes,
+    info,
+    local,
+    of_agents,
+    of_each,
+    of_maybe,
+    of_node,
+    of_table,
+    round_trips,
+)
 
-CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+PORT = ("port",)
+SERVED = ("port", "service")
+AGENT = ("at", "user", "agent")
 
-# name, help, key in the entry
-EXTERNAL_GAUGES = (
-    ("connections", "Connections of clients that are open.", "connections"),
-    ("requests_active", "Requests, and TCP connections, that are under way.", "active"),
+METRICS: tuple[Metric, ...] = (
+    Metric("broker_info", "gauge", ("version", "node"), "What runs; always 1.", info),
+    Metric("broker_ready", "gauge", (), "1: the node can serve.", of_node("ready")),
+    Metric("broker_processes", "gauge", (), "Processes that these numbers are about.", of_node("processes")),
+    # --- requests
+    Metric(
+        "broker_requests",
+        "counter",
+        (*SERVED, "status"),
+        "Requests, and TCP connections, that have ended, by status; none: cut, or a TCP connection.",
+        of_table("requests", SERVED, "statuses"),
+    ),
+    Metric(
+        "broker_failures",
+        "counter",
+        (*SERVED, "code", "delivery"),
+        "Of those: the ones that ended early, by the code of Broker-Error, and whether the service can have"
+        " seen them.",
+        failures,
+    ),
+    Metric(
+        "broker_request_bytes",
+        "counter",
+        SERVED,
+        "Bytes of request bodies, or from clients of TCP connections.",
+        of_each("requests", SERVED, "bytes_in"),
+    ),
+    Metric(
+        "broker_response_bytes",
+        "counter",
+        SERVED,
+        "Bytes of response bodies, or to clients of TCP connections.",
+        of_each("requests", SERVED, "bytes_out"),
+    ),
+    Metric(
+        "broker_request_retries",
+        "counter",
+        SERVED,
+        "Times that a request was sent again over another tunnel or connection.",
+        of_each("requests", SERVED, "retries"),
+    ),
+    Metric(
+        "broker_request_duration_seconds",
+        "histogram",
+        SERVED,
+        "From a request's first byte to the last one of its response.",
+        durations("total"),
+    ),
+    Metric(
+        "broker_hop_duration_seconds",
+        "histogram",
+        (*SERVED, "hop"),
+        "The same by hop: client (until the request's head was whole), wait (until a tunnel or a connection"
+        " had taken it), upstream (until the response's head; at a DMZ node with tunnel and agent), response"
+        " (until its last byte).",
+        durations("client", "wait", "upstream", "response"),
+    ),
+    # --- external ports
+    Metric(
+        "broker_external_connections",
+        "gauge",
+        PORT,
+        "Connections of clients that are open.",
+        of_each("external", ("name",), "connections"),
+    ),
+    Metric(
+        "broker_external_requests_active",
+        "gauge",
+        PORT,
+        "Requests, and TCP connections, that are under way.",
+        of_each("external", ("name",), "active"),
+    ),
+    Metric(
+        "broker_external_connections_accepted",
+        "counter",
+        PORT,
+        "Connections that clients opened.",
+        of_each("external", ("name",), "accepted"),
+    ),
+    Metric(
+        "broker_external_connections_refused",
+        "counter",
+        PORT,
+        "Connections that were refused because a limit was reached.",
+        of_each("external", ("name",), "refused"),
+    ),
+    Metric(
+        "broker_tls_handshakes",
+        "counter",
+        ("port", "result"),
+        "TLS handshakes with clients: full, resumed or failed.",
+        handshakes,
+    ),
+    Metric(
+        "broker_certificate_not_after_timestamp_seconds",
+        "gauge",
+        ("kind", "at", "file"),
+        "When a certificate expires, in seconds since 1970: (it - time()) / 86400 are the days left.",
+        of_each("certificates", ("kind", "at", "file"), "not_after"),
+    ),
+    # --- tunnels
+    Metric(
+        "broker_registration_tunnels",
+        "gauge",
+        PORT,
+        "Tunnels that are registered.",
+        of_each("registration", ("name",), "tunnels"),
+    ),
+    Metric(
+        "broker_registration_logins_pending",
+        "gauge",
+        PORT,
+        "Connections that have not logged in yet.",
+        of_each("registration", ("name",), "logins_pending"),
+    ),
+    Metric(
+        "broker_registration_logins",
+        "counter",
+        PORT,
+        "Tunnels that were registered.",
+        of_each("registration", ("name",), "logins"),
+    ),
+    Metric(
+        "broker_registration_logins_crowded_out",
+        "counter",
+        PORT,
+        "Connections that gave way before they had logged in.",
+        of_each("registration", ("name",), "crowded_out"),
+    ),
+    Metric(
+        "broker_registration_logins_turned_away",
+        "counter",
+        PORT,
+        "Connections that were refused for failed logins before.",
+        of_each("registration", ("name",), "turned_away"),
+    ),
+    Metric(
+        "broker_registration_networks_punished",
+        "gauge",
+        PORT,
+        "Networks whose connections are refused: too many failed logins.",
+        of_each("registration", ("name",), "punished"),
+    ),
+    Metric(
+        "broker_registration_refusals",
+        "counter",
+        ("port", "code"),
+        "Logins that were refused, by code.",
+        of_table("registration", ("name",), "refusals"),
+    ),
+    Metric(
+        "broker_registration_evictions",
+        "counter",
+        PORT,
+        "Tunnels that a new login of the same agent replaced.",
+        of_each("registration", ("name",), "evicted"),
+    ),
+    Metric(
+        "broker_registration_tunnels_lost",
+        "counter",
+        PORT,
+        "Tunnels that ended without a farewell.",
+        of_each("registration", ("name",), "lost"),
+    ),
+    Metric(
+        "broker_connect_tunnels",
+        "gauge",
+        ("url", "state"),
+        "Tunnels to a registration port: up, or missing.",
+        dialled,
+    ),
+    Metric(
+        "broker_connect_tunnels_lost",
+        "counter",
+        ("url",),
+        "Tunnels to a registration port that ended without a farewell.",
+        of_each("connect", ("url",), "lost"),
+    ),
+    Metric("broker_agent_tunnels", "gauge", AGENT, "Tunnels of an agent that are up.", of_agents("tunnels")),
+    Metric(
+        "broker_agent_streams", "gauge", AGENT, "Streams that are open in its tunnels.", of_agents("streams")
+    ),
+    Metric(
+        "broker_agent_round_trip_seconds",
+        "gauge",
+        AGENT,
+        "The longest round trip of its tunnels.",
+        round_trips,
+    ),
+    Metric(
+        "broker_agent_window_bytes",
+        "gauge",
+        AGENT,
+        "What the windows of its tunnels' streams promise together.",
+        of_agents("window_bytes"),
+    ),
+    Metric(
+        "broker_agent_received_bytes",
+        "counter",
+        AGENT,
+        "Bytes that came through its tunnels.",
+        of_agents("bytes_in"),
+    ),
+    Metric(
+        "broker_agent_sent_bytes",
+        "counter",
+        AGENT,
+        "Bytes that went through its tunnels.",
+        of_agents("bytes_out"),
+    ),
+    Metric(
+        "broker_agent_streams_opened",
+        "counter",
+        AGENT,
+        "Streams that this node opened in its tunnels.",
+        of_agents("opened"),
+    ),
+    Metric(
+        "broker_agent_streams_accepted",
+        "counter",
+        AGENT,
+        "Streams that the other side opened.",
+        of_agents("accepted"),
+    ),
+    Metric(
+        "broker_agent_resets_received",
+        "counter",
+        AGENT,
+        "Streams that the other side broke off.",
+        of_agents("resets_in"),
+    ),
+    Metric(
+        "broker_agent_resets_sent",
+        "counter",
+        AGENT,
+        "Streams that this node broke off.",
+        of_agents("resets_out"),
+    ),
+    Metric(
+        "broker_agent_credit_stalls",
+        "counter",
+        AGENT,
+        "Times that a stream had bytes to send and no credit left: whoever reads them is slower.",
+        of_agents("stalls"),
+    ),
+    # --- services
+    Metric(
+        "broker_service_tunnels",
+        "gauge",
+        ("registration", "service"),
+        "Tunnels that lead to a service.",
+        announced("tunnels"),
+    ),
+    Metric(
+        "broker_service_waiting",
+        "gauge",
+        ("registration", "service"),
+        "Requests that wait for one of its agents.",
+        announced("waiting"),
+    ),
+    Metric(
+        "broker_upstream_requests_active",
+        "gauge",
+        ("at", "service"),
+        "Requests, and TCP connections, to its upstreams.",
+        local("active"),
+    ),
+    Metric(
+        "broker_upstream_connections_idle",
+        "gauge",
+        ("at", "service"),
+        "Idle connections that are kept.",
+        local("idle"),
+    ),
+    Metric(
+        "broker_upstream_connects",
+        "counter",
+        ("at", "service"),
+        "Connections that were opened.",
+        local("connects"),
+    ),
+    Metric(
+        "broker_upstream_connect_failures",
+        "counter",
+        ("at", "service"),
+        "Connections that failed.",
+        local("connect_failures"),
+    ),
+    Metric(
+        "broker_upstream_connections_reused",
+        "counter",
+        ("at", "service"),
+        "Requests that took an idle connection.",
+        local("reused"),
+    ),
+    # --- the node
+    Metric("broker_buffer_bytes", "gauge", (), "Bytes in buffers.", of_node("memory", "buffer_bytes")),
+    Metric(
+        "broker_buffer_limit_bytes", "gauge", (), "Budget of all buffers.", of_node("memory", "limit_bytes")
+    ),
+    Metric(
+        "broker_window_bytes",
+        "gauge",
+        (),
+        "What the windows of all tunnels' streams promise together.",
+        of_node("memory", "window_bytes"),
+    ),
+    Metric(
+        "broker_window_limit_bytes",
+        "gauge",
+        (),
+        "Budget of those windows.",
+        of_node("memory", "window_limit_bytes"),
+    ),
+    Metric(
+        "broker_reloads",
+        "counter",
+        ("result",),
+        "Reloads of the configuration: ok, failed.",
+        lambda status: [((result,), count) for result, count in status["reloads"].items()],
+    ),
+    Metric(
+        "broker_access_log_records",
+        "counter",
+        (),
+        "Records of the access log.",
+        of_maybe("access_log", "records"),
+    ),
+    Metric(
+        "broker_access_log_dropped",
+        "counter",
+        (),
+        "Records of the access log that were lost.",
+        of_maybe("access_log", "dropped"),
+    ),
+    Metric(
+        "broker_spans",
+        "counter",
+        ("result",),
+        "Spans that the receiver has taken (exported), or that were lost (dropped).",
+        of_maybe("tracing", "exported", "dropped"),
+    ),
+    Metric(
+        "broker_loop_wakeups",
+        "counter",
+        (),
+        "Times that the event loop woke for data sockets.",
+        of_node("loop", "wakeups"),
+    ),
+    Metric(
+        "broker_loop_events", "counter", (), "Readiness events of data sockets.", of_node("loop", "events")
+    ),
+    Metric(
+        "process_cpu_seconds", "counter", (), "Processor time, user and system.", of_node("process", "cpu_s")
+    ),
+    Metric(
+        "process_resident_memory_bytes", "gauge", (), "Resident memory.", of_node("memory", "resident_bytes")
+    ),
+    Metric("process_open_fds", "gauge", (), "Open descriptors.", of_node("process", "descriptors")),
+    Metric(
+        "process_max_fds",
+        "gauge",
+        (),
+        "Descriptors that each process may open.",
+        of_node("process", "descriptor_limit"),
+    ),
+    Metric(
+        "process_start_time_seconds",
+        "gauge",
+        (),
+        "When it was started, in seconds since 1970.",
+        of_node("process", "started"),
+    ),
 )
-EXTERNAL_COUNTERS = (
-    ("connections_accepted", "Connections that clients opened.", "accepted"),
-    ("connections_refused", "Connections that were refused because a limit was reached.", "refused"),
-    ("received_bytes", "Bytes of bodies that clients sent.", "bytes_in"),
-    ("sent_bytes", "Bytes of bodies that clients were sent.", "bytes_out"),
-)
-SERVICE_GAUGES = (("requests_active", "Requests that are under way to a local service.", "active"),)
-SERVICE_COUNTERS = (
-    ("requests", "Requests, and TCP connections, that went to a local service.", "exchanges"),
-    ("connects", "Connections that were opened to a local service.", "connects"),
-    ("connect_failures", "Connections to a local service that failed.", "connect_failures"),
-    ("connections_reused", "Requests that took a connection of the pool.", "reused"),
-)
-TUNNEL_GAUGES = (
-    ("streams", "Streams that are open in a tunnel.", "streams"),
-    ("rtt_seconds", "Smoothed round-trip time of a tunnel.", "rtt_s"),
-)
-TUNNEL_COUNTERS = (
-    ("received_bytes", "Bytes that came through a tunnel.", "bytes_in"),
-    ("sent_bytes", "Bytes that went through a tunnel.", "bytes_out"),
-)
-REGISTRATION_GAUGES = (
-    ("tunnels", "Tunnels that are registered.", "tunnels"),
-    ("logins_pending", "Connections that have not logged in yet.", "logins_pending"),
-    ("networks_punished", "Networks whose connections are refused: too many failed logins.", "punished"),
-)
-REGISTRATION_COUNTERS = (
-    ("logins", "Tunnels that were registered.", "logins"),
-    ("logins_crowded_out", "Connections that gave way before they had logged in.", "crowded_out"),
-    ("logins_turned_away", "Connections that were refused for failed logins before.", "turned_away"),
-    ("evictions", "Tunnels that a new login of the same agent replaced.", "evicted"),
-    ("tunnels_lost", "Tunnels that ended without a farewell.", "lost"),
-)
-REACTOR = (
-    ("wakeups", "Times that the event loop woke for data sockets.", "wakeups"),
-    ("events", "Readiness events of data sockets.", "events"),
-)
+
+
+class StatusCollector(Collector):
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
+
+    def describe(self) -> Iterable[Family]:
+        return []  # registering does not need the status
+
+    def collect(self) -> Iterator[Family]:
+        status = self._status()
+        for metric in METRICS:
+            yield metric.family(status)
 
 
 class Metrics:
-    """One registry; `render` is what /metrics answers."""
+    """What /metrics answers. `status` gives the document; where there are workers, the merged one."""
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(NodeCollector(status))
-        ProcessCollector(registry=self._registry)
+        self._registry.register(StatusCollector(status))
         PlatformCollector(registry=self._registry)
 
     def render(self) -> tuple[bytes, str]:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
 
-class NodeCollector(Collector):
-    def __init__(self, status: Callable[[], Status]) -> None:
-        self._status = status
+REFERENCE_HEAD = """\
+# Metrics
 
-    def describe(self) -> Iterable[Metric]:
-        return []  # registering does not need the status
+What `/metrics` at the admin port answers, in Prometheus' text format. This page is made from the program
+(`scripts/reference`), and a test holds it. docs/grafana/broker.json is a dashboard of them.
 
-    def collect(self) -> Iterator[Metric]:
-        status = self._status()
-        yield _gauge(
-            "broker_info", "What runs.", ["version", "node"], [([status["version"], status["node"]], 1)]
-        )
-        yield _gauge("broker_ready", "1: the node can serve.", [], [([], float(status["ready"]))])
-        yield from self._external(status["external"])
-        yield from self._registration(status["registration"])
-        tunnels = [([each["agent"], each["peer"], str(each["index"])], each) for each in status["tunnels"]]
-        yield from _families(
-            "broker_tunnel", ["agent", "peer", "index"], tunnels, TUNNEL_GAUGES, TUNNEL_COUNTERS
-        )
-        services = [([each["at"], each["service"]], each) for each in status["services"] if each["at"]]
-        yield from _families("broker_service", ["at", "service"], services, SERVICE_GAUGES, SERVICE_COUNTERS)
-        yield from self._delegated(status["services"])
-        yield from self._process(status)
+Several worker processes of one node are summed. Labels are bounded: `port`, `at` and `url` are configured;
+`service`, `user` and `agent` belong to whoever has logged in, and beyond 200 services of a port, or 1,000
+agents or announced services, the rest is counted as `(other)`. `(none)` is what led to no service. No label
+holds anything that a client has sent.
 
-    def _external(self, ports: list[Status]) -> Iterator[Metric]:
-        entries = [([port["name"]], port) for port in ports]
-        yield from _families("broker_external", ["port"], entries, EXTERNAL_GAUGES, EXTERNAL_COUNTERS)
-        rows = [
-            ([port["name"], kind], float(count))
-            for port in ports
-            for kind, count in zip(CLASSES, port["statuses"], strict=True)
-        ]
-        yield _counter("broker_external_responses", "Responses by class of status.", ["port", "class"], rows)
-        rows = [([port["name"], code], float(n)) for port in ports for code, n in port["failures"].items()]
-        yield _counter(
-            "broker_external_failures", "Exchanges that ended early, by code.", ["port", "code"], rows
-        )
-
-    def _registration(self, ports: list[Status]) -> Iterator[Metric]:
-        entries = [([port["name"]], port) for port in ports]
-        yield from _families(
-            "broker_registration", ["port"], entries, REGISTRATION_GAUGES, REGISTRATION_COUNTERS
-        )
-        rows = [([port["name"], code], float(n)) for port in ports for code, n in port["refusals"].items()]
-        yield _counter(
-            "broker_registration_refusals", "Logins that were refused, by code.", ["port", "code"], rows
-        )
-
-    def _delegated(self, services: list[Status]) -> Iterator[Metric]:
-        known = [each for each in services if not each["at"]]
-        rows: Rows = [([each["registration"], each["service"]], float(each["tunnels"])) for each in known]
-        yield _gauge("broker_delegated_tunnels", "Tunnels that lead to a service.", ["port", "service"], rows)
-        rows = [([each["registration"], each["service"]], float(each["waiting"])) for each in known]
-        yield _gauge(
-            "broker_delegated_waiting", "Requests that wait for an agent.", ["port", "service"], rows
-        )
-
-    def _process(self, status: Status) -> Iterator[Metric]:
-        memory = status["memory"]
-        yield _gauge("broker_buffer_bytes", "Bytes in buffers.", [], [([], float(memory["buffer_bytes"]))])
-        yield _gauge(
-            "broker_buffer_limit_bytes", "Budget of all buffers.", [], [([], float(memory["limit_bytes"]))]
-        )
-        for name, text, key in REACTOR:
-            yield _counter(f"broker_loop_{name}", text, [], [([], float(status["loop"][key]))])
-        reloads: Rows = [([result], float(count)) for result, count in status["reloads"].items()]
-        yield _counter("broker_reloads", "Reloads of the configuration.", ["result"], reloads)
+"""
 
 
-def _families(
-    prefix: str,
-    labels: list[str],
-    entries: list[tuple[list[str], Status]],
-    gauges: Iterable[tuple[str, str, str]],
-    counters: Iterable[tuple[str, str, str]],
-) -> Iterator[Metric]:
-    for name, text, key in gauges:
-        yield _gauge(
-            f"{prefix}_{name}", text, labels, [(values, float(entry[key])) for values, entry in entries]
-        )
-    for name, text, key in counters:
-        yield _counter(
-            f"{prefix}_{name}", text, labels, [(values, float(entry[key])) for values, entry in entries]
-        )
-
-
-def _gauge(name: str, text: str, labels: list[str], rows: Rows) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
-
-
-def _counter(name: str, text: str, labels: list[str], rows: Rows) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in rows:
-        family.add_metric(values, value)
-    return family
+def reference() -> str:
+    """docs/metrics.md."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.series}` | {metric.kind} | {labels} | {metric.text} |")
+    return REFERENCE_HEAD + "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from _fastpath.listener import Listener
+from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
 from _fastpath.record import AccessLog
 from _fastpath.route import RouteTable
@@ -34,6 +35,7 @@ class ExternalPort:
         self.config = config
         self.url = bound_url(config, sockets[0])
         self.services = services
+        self.meters = Meters(config.name)
         self._delegated = delegated
         self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
         self.tls: PortTls | None = tls_of(config)
@@ -56,6 +58,7 @@ class ExternalPort:
                 self.config.service,
                 log,
                 self.tls,
+                self.meters,
             )
         except BaseException:
             os.close(fd)

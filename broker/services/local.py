@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.service import Service as Target
@@ -49,9 +50,17 @@ class LocalServices:
     """
 
     def __init__(
-        self, reactor: Reactor, resolver: Resolver, on_health: Callable[[], None] | None = None
+        self,
+        reactor: Reactor,
+        resolver: Resolver,
+        on_health: Callable[[], None] | None = None,
+        meters: Meters | None = None,
     ) -> None:
-        """`on_health` is told when a service becomes available, or is no more: `down` says which are not."""
+        """`on_health` is told when a service becomes available, or is no more: `down` says which are not.
+
+        `meters` count what comes through an agent's tunnels; ports count what their clients ask for.
+        """
+        self.meters = meters
         self.table = RouteTable([])
         self.expiries: list[Expiry] = []
         self._reactor = reactor
@@ -92,7 +101,7 @@ class LocalServices:
         for context in (contexts or {}).values():
             self.expiries += context.expiries
         if known is None:
-            target = Target(self._reactor, str(service.match), service.kind, settings)
+            target = Target(self._reactor, str(service.match), service.kind, settings, self.meters)
             target.set_tls(contexts)
             self._resolver.add(target, service.upstreams)
         else:

@@ -20,6 +20,7 @@ from broker.config.model import Match
 from broker.identity.login import Denied, Evidence, Wants, log_in, still_enough
 from broker.identity.patterns import may_announce
 from broker.identity.users import Principal, Users
+from broker.observe.totals import AgentTotals
 from broker.tunnel.directory import Directory
 from broker.tunnel.handshake import Refusal, Registration
 from broker.tunnel.links import close_when_idle, tell
@@ -68,6 +69,10 @@ class Member:
         return f"agent {self.registration.agent}, tunnel {self.registration.index} from {self.address},"
 
     @property
+    def agent(self) -> tuple[str, str]:
+        return self.principal.name, self.registration.agent
+
+    @property
     def link(self) -> Tunnel:
         assert self.tunnel is not None, "only members that joined have a tunnel"
         return self.tunnel
@@ -84,6 +89,7 @@ class Registry:
         self.logins = 0
         self.evicted = 0
         self.lost = 0
+        self.totals = AgentTotals()
         self._users = users
         self._wants = Wants()
         self._max_tunnels = max_tunnels
@@ -206,6 +212,7 @@ class Registry:
 
     def on_close(self, member: Member, code: int, reason: str) -> None:
         """The member's tunnel has closed: take away what this very login brought, and no more."""
+        self.totals.ended(member.agent, member.link.counters())
         self._superseded.discard(member)
         if self._members.get(member.key) is not member:
             return

@@ -16,6 +16,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Connect, Match, Proxy
+from broker.observe.totals import AgentTotals
 from broker.tls.client import ClientContext
 from broker.tunnel.addresses import AddressInfo, Name, Spread, Target, is_literal, resolve
 from broker.tunnel.dialler import Dialler, Link
@@ -77,6 +78,7 @@ class Uplink:
         self.connect = connect
         self.refused: dict[str, RefusedService] = {}
         self.lost = 0
+        self.totals = AgentTotals()
         self.diallers: list[Dialler] = []
         self.connect_timeout_s = connect_timeout_s
         self.tls = context_of(connect)
@@ -251,6 +253,14 @@ class Uplink:
     def tunnels(self) -> list[Tunnel]:
         return [dialler.tunnel for dialler in self.diallers if dialler.tunnel is not None]
 
+    @property
+    def agent(self) -> tuple[None, str]:
+        return None, self._agent.name
+
+    def alive(self) -> set[Tunnel]:
+        """All that are not closed."""
+        return {*self.tunnels(), *self._parting}
+
     # --- what a Dialler needs -------------------------------------------------------------------
 
     @property
@@ -304,6 +314,7 @@ class Uplink:
 
         def on_close(tunnel: Tunnel, code: int, reason: str) -> None:
             self.lost += tunnel not in self._parting
+            self.totals.ended(self.agent, tunnel.counters())
             self._parting.discard(tunnel)
             dialler.on_close(tunnel, code, reason)
             self._on_change()

@@ -65,6 +65,7 @@ LEVELS = {
         *(
             "exchange",
             "record",
+            "meter",
             "connection",
             "pool",
             "backend",

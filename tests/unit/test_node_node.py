@@ -497,9 +497,12 @@ def test_health_readiness_status_and_metrics():
         assert {each["service"] for each in status["services"]} == {"x.example/", "db"}
         code, text = await rig.get(url, "/metrics")
         assert code == 200
-        assert 'broker_external_responses_total{class="2xx",port="external-1"} 1.0' in text
+        served = 'port="external-1",service="x.example/"'
+        assert f'broker_requests_total{{{served},status="200"}} 1.0' in text
+        assert f'broker_request_duration_seconds_bucket{{le="+Inf",{served}}} 1.0' in text
+        assert f'broker_hop_duration_seconds_count{{hop="upstream",{served}}} 1.0' in text
         assert 'broker_registration_tunnels{port="registration-1"} 1.0' in text
-        assert 'broker_delegated_tunnels{port="registration-1",service="x.example/"} 1.0' in text
+        assert 'broker_service_tunnels{registration="registration-1",service="x.example/"} 1.0' in text
         assert "process_resident_memory_bytes" in text
         assert (await rig.get(url, "/readyz", Host="probe.example"))[0] == 200
         assert (await rig.get(url, "/status", Host="rebound.example"))[0] == 403

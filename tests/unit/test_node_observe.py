@@ -10,7 +10,6 @@ import pytest
 from broker.node.status import by_code
 from broker.observe import logs
 from broker.observe.limited import MAX_KINDS, Limiter
-from broker.observe.metrics import Metrics
 from broker.ports.external import add_counters
 
 
@@ -99,40 +98,3 @@ def test_counters_of_several_listeners_add_up():
         add_counters(total, {"n": 1, "statuses": [1, 2], "failures": {5: 1}})
     assert total == {"n": 2, "statuses": [2, 4], "failures": {5: 2}}
     assert by_code({0: 1, 17: 2, 12: 1, 999: 1}) == {"upstream-protocol": 3, "body-too-large": 1, "999": 1}
-
-
-def test_metrics_follow_the_conventions():
-    status = {
-        "version": "1",
-        "node": "n",
-        "ready": True,
-        "external": [
-            {
-                "name": "web",
-                "connections": 1,
-                "active": 0,
-                "accepted": 2,
-                "refused": 0,
-                "bytes_in": 3,
-                "bytes_out": 4,
-                "statuses": [0, 0, 5, 0, 0, 0],
-                "failures": {"no-agent": 1},
-            }
-        ],
-        "registration": [],
-        "tunnels": [],
-        "services": [],
-        "memory": {"buffer_bytes": 1, "limit_bytes": 2},
-        "loop": {"wakeups": 1, "events": 2},
-        "reloads": {"ok": 1, "failed": 0},
-    }
-    body, content_type = Metrics(lambda: status).render()
-    text = body.decode()
-    assert content_type.startswith("text/plain")
-    for line in text.splitlines():
-        if line.startswith("# TYPE broker_"):
-            _, _, name, kind = line.split()
-            assert kind in ("counter", "gauge")
-            assert name.endswith("_total") == (kind == "counter"), name
-    assert 'broker_external_failures_total{code="no-agent",port="web"} 1.0' in text
-    assert 'broker_external_responses_total{class="2xx",port="web"} 5.0' in text

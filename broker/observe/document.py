@@ -1,0 +1,158 @@
+"""Descriptions of plain data: a JSON schema and the merging of several documents into one, from one source.
+
+A document is what JSON can hold. Each part of it is described once: its type, its meaning, and how the values
+of several processes become one: a count is summed, a name is that of the first, lists are joined, rows about
+the same thing are merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Merge = Callable[[Sequence[Any]], Any]
+
+
+def first(values: Sequence[Any]) -> Any:
+    return values[0]
+
+
+def union(values: Sequence[list[Any]]) -> list[Any]:
+    """Every entry once, in the order of appearance."""
+    return list(dict.fromkeys(entry for value in values for entry in value))
+
+
+def elementwise(values: Sequence[list[Any]]) -> list[Any]:
+    """Sums of lists of the same length."""
+    return [sum(column) for column in zip(*values, strict=True)]
+
+
+class Part:
+    """Something in a document. `null`: it may be null, which counts for nothing where values are merged."""
+
+    def __init__(self, text: str, *, null: bool = False) -> None:
+        self.text = text
+        self.null = null
+
+    def schema(self) -> dict[str, Any]:
+        described = {**self.shape(), "description": self.text}
+        if self.null:
+            described["type"] = [described["type"], "null"]
+        return described
+
+    def merge(self, values: Sequence[Any]) -> Any:
+        there = [value for value in values if value is not None]
+        return self.join(there) if there else None
+
+    def shape(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def join(self, values: Sequence[Any]) -> Any:
+        raise NotImplementedError
+
+
+class Plain(Part):
+    """A single value, or a list of plain ones."""
+
+    def __init__(self, kind: str, how: Merge, text: str, *, null: bool = False, **more: Any) -> None:
+        super().__init__(text, null=null)
+        self._kind = kind
+        self._how = how
+        self._more = more
+
+    def shape(self) -> dict[str, Any]:
+        return {"type": self._kind, **self._more}
+
+    def join(self, values: Sequence[Any]) -> Any:
+        return self._how(values)
+
+
+class Map(Part):
+    """Names that are not known in advance, each with the same kind of value."""
+
+    def __init__(self, item: Part, text: str) -> None:
+        super().__init__(text)
+        self._item = item
+
+    def shape(self) -> dict[str, Any]:
+        return {"type": "object", "additionalProperties": self._item.schema()}
+
+    def join(self, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        names = union([list(value) for value in values])
+        return {name: self._item.merge([value[name] for value in values if name in value]) for name in names}
+
+
+class Object(Part):
+    """Fixed keys, all of them there."""
+
+    def __init__(self, text: str, fields: Mapping[str, Part], *, null: bool = False) -> None:
+        super().__init__(text, null=null)
+        self.fields = dict(fields)
+
+    def shape(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": {name: part.schema() for name, part in self.fields.items()},
+            "required": list(self.fields),
+            "additionalProperties": False,
+        }
+
+    def join(self, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {name: part.merge([value[name] for value in values]) for name, part in self.fields.items()}
+
+
+class Rows(Part):
+    """A list of objects. Those with the same `key` are about one thing and merged; without one all are kept.
+
+    `latest`: of the rows only so many are kept, the largest by the field "time", and the latest first.
+    """
+
+    def __init__(self, text: str, item: Object, key: tuple[str, ...] = (), latest: int = 0) -> None:
+        super().__init__(text)
+        self.item = item
+        self._key = key
+        self._latest = latest
+
+    def shape(self) -> dict[str, Any]:
+        return {"type": "array", "items": self.item.schema()}
+
+    def join(self, values: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        rows = [row for value in values for row in value]
+        if self._latest:
+            return sorted(rows, key=lambda row: -row["time"])[: self._latest]
+        if not self._key:
+            return rows
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(tuple(row[name] for name in self._key), []).append(row)
+        return [self.item.merge(group) for group in groups.values()]
+
+
+# --- the usual kinds -------------------------------------------------------------------------------
+
+
+def name(text: str, *, null: bool = False) -> Plain:
+    return Plain("string", first, text, null=null)
+
+
+def names(text: str) -> Plain:
+    return Plain("array", union, text, items={"type": "string"})
+
+
+def count(text: str, *, null: bool = False) -> Plain:
+    """A number of things, now or since the start: several processes have the sum."""
+    return Plain("integer", sum, text, null=null, minimum=0)
+
+
+def amount(text: str) -> Plain:
+    """The same, with fractions."""
+    return Plain("number", sum, text, minimum=0)
+
+
+def setting(text: str, *, null: bool = False) -> Plain:
+    """A number that is the same in every process."""
+    return Plain("integer", first, text, null=null)
+
+
+def counts(text: str) -> Map:
+    return Map(count("How many."), text)
