@@ -86,7 +86,7 @@ cdef void split_forwarded(const unsigned char* data, Span value, Hops* hops) noe
     hop.node.start = hop.node.size = 0
     while at <= stop:
         if at < stop and quoted:
-            if data[at] == c"\\":
+            if data[at] == c"\\" and at + 1 < stop:
                 at += 1
             elif data[at] == c'"':
                 quoted = False

@@ -124,7 +124,8 @@ def response(data: bytes) -> None:
     reply = rewrite_reply(crossed, method=method, via=b"x")
     assert (
         reply is not None
-        and HeadScanner("response", head_limit=1 << 20, method=method).scan(reply) is not None
+        and HeadScanner("response", head_limit=1 << 20, header_limit=1000, method=method).scan(reply)
+        is not None
     )
 
 
@@ -411,6 +412,10 @@ def hello(data: bytes) -> None:
     assert len(set(verdicts)) <= 1, verdicts
 
 
+def is_four(address: bytes) -> bool:
+    return address.startswith(bytes(10) + b"\xff\xff")
+
+
 def proxy(data: bytes) -> None:
     """A PROXY header, or none: not taken back when more comes, and the same in what we would write of it."""
     verdicts = []
@@ -425,7 +430,11 @@ def proxy(data: bytes) -> None:
             size, source, port, target, other = found
             for version in (1, 2):
                 written = make_proxy(version, source, port, target, other)
-                assert read_proxy(written) == (len(written), source, port, target, other)
+                again = read_proxy(written)
+                assert again is not None and again[:3] == (len(written), source, port)
+                # A target of the other family can't be said in one header.
+                if source is None or target is None or is_four(source) == is_four(target):
+                    assert again[3:] == (target, other)
     assert len(set(verdicts)) <= 1, verdicts
 
 

@@ -194,6 +194,7 @@ def test_the_client_is_the_last_address_that_is_no_proxy(
         (b'host="a,for=6.6.6.6";for=203.0.113.9', b'host="a,for=6.6.6.6";for=203.0.113.9', b"203.0.113.9"),
         (b'for=203.0.113.9, host="a\\",for=6.6.6.6"', b"", b""),
         (b'host="a, for=6.6.6.6', b"", b""),
+        (b'for=6.6.6.6, host="a\\', b"", b""),
         (b"for=203.0.113.9;for=6.6.6.6", b"", b""),
         (b"for=6.6.6.6, for=unknown", b"", b""),
         (b"for=_hidden", b"", b""),
