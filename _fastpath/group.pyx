@@ -1,6 +1,6 @@
 """Delegated services: the least loaded tunnel takes the next stream. See group.pxd."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -8,7 +8,10 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 from _fastpath.end cimport CODE_OVERLOADED, End
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, tally_counters
+from _fastpath.guard cimport quota_full
 from _fastpath.http1 cimport Head
+from _fastpath.socket cimport uncork
+from _fastpath.sweep cimport end_leading_to
 
 cdef enum:
     SCAN_ALL = 8                  # above so many tunnels a few are sampled instead
@@ -64,6 +67,13 @@ cdef class Group(Egress):
                 Py_DECREF(tunnel)
                 return
 
+    def cut(self, Tunnel tunnel not None, uint16_t code, str reason) -> None:
+        """End the streams of this service that run in `tunnel`: their clients get the answer of `code`."""
+        cdef bytes text = reason.encode()[:256]
+        tunnel.session.now_us = self.reactor.now_us
+        end_leading_to(tunnel.session, self, code, text)
+        uncork()
+
     def counters(self) -> dict[str, object]:
         """Return counts of exchanges, tunnels and requests that wait for one."""
         counts = tally_counters(&self.tally)
@@ -78,6 +88,7 @@ cdef class Group(Egress):
         if tunnel is None:
             return CODE_OVERLOADED if full else JOIN_WAIT
         tunnel.session.now_us = self.reactor.now_us
+        tunnel.session.egress = self
         stream = tunnel.session.open(ingress)
         if stream is None:
             return CODE_OVERLOADED
@@ -101,7 +112,8 @@ cdef class Group(Egress):
             seen += 1
             if not tunnel.alive or tunnel.session.going_away:
                 continue
-            if tunnel.session.locals.active >= tunnel.session.local_limit or self.is_greedy(tunnel):
+            if (tunnel.session.locals.active >= tunnel.session.local_limit or quota_full(tunnel.session.quota)
+                    or self.is_greedy(tunnel)):
                 full[0] = True
                 continue
             if tunnel.session.active < least:

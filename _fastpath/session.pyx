@@ -6,7 +6,7 @@ from libc.string cimport memcpy, strlen
 cimport cython
 from _fastpath.audit cimport audit
 from _fastpath.end cimport (
-    CODE_CANCEL, CODE_COUNT, CODE_FLOW_CONTROL, CODE_INTERNAL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_REFUSED,
+    CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_COUNT, CODE_FLOW_CONTROL, CODE_INTERNAL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_REFUSED,
     HEAD_END, HEAD_INTERIM, HEAD_TCP, NEVER_SENT, SENT, End,
 )
 from _fastpath.frame cimport (
@@ -15,6 +15,7 @@ from _fastpath.frame cimport (
     MAX_CONTROL, MAX_SLOTS, MAX_WINDOW, OPEN_PREFIX, REPLY_PREFIX, frame_check, frame_read, frame_write,
 )
 from _fastpath.liveness cimport LIFE_DEAD, LIFE_LISTEN, LIFE_SPEAK, life_check, life_measured
+from _fastpath.guard cimport guard_take, quota_full, quota_take
 from _fastpath.memory cimport (
     Chunk, chunk_bytes, chunk_data, chunk_free, chunk_new, memory_limit, queue_vectors,
 )
@@ -96,6 +97,8 @@ cdef class Session(Sender):
         cdef uint32_t id
         if self.error >= 0 or self.going_away or self.locals.active >= self.locals.limit:
             return None
+        if quota_full(self.quota):
+            return None
         if chunk_bytes() > memory_limit():
             return None
         stream = self.new_stream()
@@ -104,6 +107,9 @@ cdef class Session(Sender):
             return None
         Py_INCREF(stream)
         stream.start(self, id, True)
+        stream.egress = self.egress
+        stream.quota = self.quota
+        quota_take(self.quota)
         stream.peer = ingress
         ingress.peer = stream
         self.active += 1
@@ -278,6 +284,9 @@ cdef class Session(Sender):
             self.in_frame = False
         stream = self.find(&broken)
         if stream is None:
+            return part
+        if not guard_take(&stream.guard, part, self.now_us):
+            stream.fail(CODE_BODY_TOO_LARGE, b"the request's body is over the agent's own limit")
             return part
         peer = stream.peer
         if end:
@@ -580,4 +589,4 @@ cdef class Session(Sender):
         self.control_due = False
         slots_clear(&self.locals)
         slots_clear(&self.remotes)
-        self.owner = None
+        self.owner = self.egress = self.quota = None

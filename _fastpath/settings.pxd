@@ -21,4 +21,5 @@ cdef class Settings:
     cdef readonly uint64_t connect_timeout
     cdef readonly uint64_t first_byte_timeout
     cdef readonly uint64_t total_timeout
+    cdef readonly uint64_t stream_idle    # of streams from a tunnel
     cdef readonly uint64_t agent_wait

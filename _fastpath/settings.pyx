@@ -14,7 +14,8 @@ cdef class Settings:
 
     def __cinit__(self, *, head, headers, uri, body, response_head, response_headers, min_rate, requests, upgrades,
                   connections, connections_per_address, waiting, in_flight, head_timeout, idle_timeout,
-                  slow_timeout, upgraded_timeout, connect_timeout, first_byte_timeout, total_timeout, agent_wait):
+                  slow_timeout, upgraded_timeout, connect_timeout, first_byte_timeout, total_timeout, agent_wait,
+                  stream_idle=None):
         self.scan.head = in_range("head", head, 64, MAX_HEAD)
         self.scan.headers = in_range("headers", headers, 1, MAX_HEADERS)
         self.scan.uri = in_range("uri", uri, 1, MAX_HEAD)
@@ -39,6 +40,7 @@ cdef class Settings:
         self.connect_timeout = duration("connect_timeout", connect_timeout)
         self.first_byte_timeout = duration("first_byte_timeout", first_byte_timeout)
         self.total_timeout = duration("total_timeout", total_timeout)
+        self.stream_idle = duration("stream_idle", stream_idle)
         self.agent_wait = duration("agent_wait", agent_wait)
 
 

@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.end cimport End
 from _fastpath.frame cimport MAX_REASON
 from _fastpath.liveness cimport Life
+from _fastpath.guard cimport Guard, Quota
 from _fastpath.memory cimport Chunk
 from _fastpath.output cimport Lane, Link, Output
 from _fastpath.slots cimport SlotTable
@@ -76,6 +77,9 @@ cdef class Stream(End):
     cdef Link wake_link           # in the ring of streams whose peer End is owed on_room
     cdef uint32_t grant           # credit for that WINDOW frame
     cdef Chunk* reserved          # between reserve and commit
+    cdef Guard guard              # this side's limits on it
+    cdef Quota quota              # what it counts in until it is released, or None
+    cdef object egress            # of a local stream: what it leads to
     # For OPEN: what take_meta was told of a local stream; read during take_head only (frame.pxd: meta).
     cdef const unsigned char* meta
     cdef uint16_t meta_size
@@ -121,6 +125,8 @@ cdef class Sender:
     cdef readonly uint64_t stalls         # room() was 0 because the peer gave no credit
     cdef readonly uint64_t pings
 
+    cdef Quota quota              # of the user that the tunnel belongs to, or None
+    cdef object egress            # what the next local stream leads to: set before open
     cdef Output output
     cdef Budget budget
     cdef SlotTable locals         # opened by this side

@@ -1,7 +1,6 @@
 """Streams and the sending half of a session. See stream.pxd."""
 
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy, memset, strlen
 
 cimport cython
@@ -10,10 +9,11 @@ from _fastpath.end cimport (
     MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.frame cimport (
-    FLAG_ACK, FLAG_END, FLAG_INTERIM, FRAME_DATA, FRAME_GOAWAY, FRAME_HEADER, FRAME_OPEN, FRAME_PING,
-    FRAME_REPLY, FRAME_RESET, FRAME_TRAILERS, FRAME_WINDOW, KIND_HTTP, KIND_TCP, MAX_DATA, MAX_HEAD_FRAME,
-    MAX_REASON, MAX_TRAILER_FRAME, OPEN_PREFIX, REPLY_PREFIX, frame_write,
+    FLAG_ACK, FLAG_END, FLAG_INTERIM, FRAME_DATA, FRAME_GOAWAY, FRAME_HEADER, FRAME_OPEN, FRAME_PING, FRAME_REPLY,
+    FRAME_RESET, FRAME_TRAILERS, FRAME_WINDOW, KIND_HTTP, KIND_TCP, MAX_DATA, MAX_HEAD_FRAME, MAX_REASON,
+    MAX_TRAILER_FRAME, OPEN_PREFIX, REPLY_PREFIX, frame_write,
 )
+from _fastpath.guard cimport guard_start, quota_give
 from _fastpath.memory cimport (
     CHUNK_RESERVE, CHUNK_SIZE, Chunk, chunk_bytes, chunk_data, chunk_free, chunk_new, memory_limit, queue_push,
 )
@@ -81,11 +81,12 @@ cdef class Stream(End):
         self.id = id
         self.local = local
         self.kind = KIND_HTTP
-        self.state = 0
         self.delivery = NEVER_SENT
-        self.grant = 0
+        self.state = self.grant = 0
         self.meta = NULL
         self.meta_size = 0
+        self.quota = self.egress = None
+        guard_start(&self.guard, session.now_us)
         credit_start(&self.credit, &session.budget, session.local_window, session.peer_window, session.now_us)
         lane_start(&self.lane, <void*>self)
         memset(&self.grant_link, 0, sizeof(self.grant_link))
@@ -141,7 +142,6 @@ cdef class Stream(End):
     cdef void commit(self, size_t size, bint end) noexcept:
         cdef Sender session = self.session
         cdef Chunk* chunk = self.reserved
-        cdef unsigned char* frame
         cdef bint first = self.lane.queue.head == NULL
         self.reserved = NULL
         if chunk == NULL:
@@ -158,8 +158,7 @@ cdef class Stream(End):
         credit_spend(&self.credit, size)
         chunk.start = CHUNK_RESERVE - FRAME_HEADER
         chunk.stop = CHUNK_RESERVE + <uint32_t>size
-        frame = chunk_data(chunk) + chunk.start
-        frame_write(frame, <uint32_t>size, FRAME_DATA, FLAG_END if end else 0, self.id)
+        frame_write(chunk_data(chunk) + chunk.start, <uint32_t>size, FRAME_DATA, FLAG_END if end else 0, self.id)
         queue_push(&self.lane.queue, chunk)
         if first:
             output_activate(&session.output, &self.lane, size + FRAME_HEADER)
@@ -175,6 +174,7 @@ cdef class Stream(End):
         cdef size_t size = FRAME_HEADER + length
         cdef unsigned char* frame = NULL
         cdef Chunk* chunk
+        self.guard.moved_us = session.now_us
         if session.control_due:
             session.commit_control()
         if not session.control_due and output_direct(&session.output, &self.lane, size):
@@ -518,6 +518,7 @@ cdef class Sender:
     # --- after output has moved ---------------------------------------------
 
     cdef void after_turn(self, Stream stream) noexcept:
+        stream.guard.moved_us = self.now_us
         if stream.lane.ended:
             stream.state |= END_COMMITTED
             if stream.state & END_RECEIVED:
@@ -584,7 +585,8 @@ cdef class Sender:
         else:
             slots_end(&self.remotes, id)
         self.active -= 1
-        stream.session = None
+        quota_give(stream.quota)
+        stream.session = stream.quota = stream.egress = None
         detach(stream)
         if self.pooled < POOL_SIZE:
             self.pool[self.pooled] = <void*>stream            # the table's reference moves over

@@ -9,6 +9,7 @@ from _fastpath.http1 cimport Head
 from _fastpath.reactor cimport Pollable, Reactor
 from _fastpath.route cimport RouteTable
 from _fastpath.session cimport Session
+from _fastpath.settings cimport Settings
 from _fastpath.memory cimport ByteQueue
 from _fastpath.stream cimport SessionOwner, Stream
 from _fastpath.tls cimport TlsLayer
@@ -49,4 +50,5 @@ cdef class Tunnel(SessionOwner):
     cdef void tell_parting(self) noexcept
     cdef int join_http(self, Stream stream, const unsigned char** head, size_t* size, uint32_t* flags) noexcept
     cdef bint strip_upgrade(self, Head* head, const unsigned char** data, size_t* size) noexcept
+    cdef bint guard(self, Stream stream, Settings settings, const Head* head) noexcept
     cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from _fastpath.guard import Quota
 from _fastpath.reactor import Pollable, Reactor
 from _fastpath.route import RouteTable
 from _fastpath.session import Session
@@ -30,6 +31,7 @@ class Tunnel(SessionOwner):
         on_goaway: Callable[[Tunnel], None] | None = None,
         leftover: bytes = b"",
         tls: Any = None,
+        quota: Quota | None = None,
     ) -> None: ...
     @property
     def session(self) -> Session: ...

@@ -5,12 +5,13 @@ from libc.math cimport exp
 cimport cython
 from _fastpath cimport net
 from _fastpath.end cimport (
-    CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_PROTOCOL, CODE_TUNNEL_LOST,
-    HEAD_END, HEAD_TCP, NEVER_SENT,
+    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_PROTOCOL,
+    CODE_TUNNEL_LOST, HEAD_END, HEAD_TCP, NEVER_SENT,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress
+from _fastpath.guard cimport Quota, guard_take
 from _fastpath.http1 cimport (
-    MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
+    BODY_LENGTH, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
 )
 from _fastpath.memory cimport (
     chunk_bytes, iovec, memory_limit, queue_append, queue_clear, queue_consume, queue_vectors,
@@ -20,8 +21,10 @@ from _fastpath.reactor cimport SCRATCH_SIZE
 from _fastpath.pool cimport Pool
 from _fastpath.route cimport Target
 from _fastpath.forward cimport without_upgrade
+from _fastpath.settings cimport Settings
 from _fastpath.slots cimport SlotTable
 from _fastpath.socket cimport set_lowat, set_stream_options, uncork
+from _fastpath.sweep cimport end_late
 from _fastpath.tls cimport TLS_END, TLS_MORE, TlsLayer
 from _fastpath.upgrade cimport canonical_hops, offered
 
@@ -42,6 +45,7 @@ cdef ScanLimits limits            # what the peer forwards has met its own limit
 limits.head = MAX_CANONICAL_HEAD
 limits.headers = MAX_FIELDS
 limits.uri = MAX_CANONICAL_HEAD
+cdef const char* BODY_TOO_LARGE = b"the request's body is over the agent's own limit"
 cdef unsigned char ciphertext[CIPHER_SIZE]    # in use inside one call only
 
 
@@ -78,6 +82,7 @@ cdef class Tunnel(SessionOwner):
     `routes`: what streams that the peer opens may reach. `local_window` and `local_streams` are what this side has
     announced, `peer_*` what the peer has (bytes, counts). `silence`: milliseconds without a byte until the peer is taken for dead.
     `tunnel_memory` (bytes) bounds how far the windows of this tunnel may grow in all.
+    `quota`: what the streams count in that this side opens.
     `tls`: the pyOpenSSL Connection, on memory buffers and after its handshake, where the tunnel is encrypted.
     `on_control(tunnel, payload)`, `on_close(tunnel, code, reason)` and `on_goaway(tunnel)` are called from the loop.
     """
@@ -85,7 +90,7 @@ cdef class Tunnel(SessionOwner):
     def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
                  uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
                  uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b"",
-                 tls=None):
+                 tls=None, Quota quota=None):
         cdef net.sockaddr_storage peer
         cdef net.socklen_t peer_size = sizeof(peer)
         self.reactor = reactor
@@ -103,6 +108,7 @@ cdef class Tunnel(SessionOwner):
             local_streams=local_streams, peer_streams=peer_streams, silence_us=<uint64_t>silence * 1000,
             tunnel_memory=tunnel_memory,
         )
+        self.session.quota = quota
         self.link = Link.__new__(Link)
         self.link.tunnel = self
         self.link.reactor = reactor
@@ -352,7 +358,11 @@ cdef class Tunnel(SessionOwner):
         self.session.now_us = self.reactor.now_us
         if self.session.tick() < 0:
             self.end(CODE_TUNNEL_LOST, "the peer has been silent for too long")
-        else:
+            return
+        if self.session.remotes.active:
+            end_late(self.session)
+            uncork()
+        if self.alive:
             self.reactor.arm(self.link, TICK_MS)
             self.rate()
 
@@ -407,6 +417,9 @@ cdef class Tunnel(SessionOwner):
         if result == JOINED:
             if meta_size:
                 stream.peer.take_meta(meta, meta_size)
+            if not guard_take(&stream.guard, body_size, self.reactor.now_us):
+                stream.fail(CODE_BODY_TOO_LARGE, BODY_TOO_LARGE)
+                return
             stream.peer.take_head(head, head_size, body, body_size, flags)
         else:
             stream.reset(CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, NEVER_SENT, b"")
@@ -430,6 +443,8 @@ cdef class Tunnel(SessionOwner):
             return CODE_BAD_REQUEST
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
+        if isinstance(found, Pool) and not self.guard(stream, (<Pool>found).settings, &head):
+            return CODE_BODY_TOO_LARGE
         if head.upgrade and isinstance(found, Pool) and not offered(data, &head, (<Pool>found).settings.upgrades).size:
             # Not allowed on this side: an ordinary request, which is all there with its head.
             if not self.strip_upgrade(&head, message, size):
@@ -454,7 +469,21 @@ cdef class Tunnel(SessionOwner):
         cdef Target found = self.routes.by_name(name, size)
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
+        if isinstance(found, Pool):
+            self.guard(stream, (<Pool>found).settings, NULL)
         return (<Egress>found).join(stream, NULL)
+
+    cdef bint guard(self, Stream stream, Settings settings, const Head* head) noexcept:
+        # Hold the stream to the limits of the service here, whatever the peer holds it to. False: it is over them.
+        cdef bint opaque = head == NULL or head.upgrade
+        if settings.total_timeout:
+            stream.guard.late_us = self.reactor.now_us + settings.total_timeout * 1000
+        if head == NULL or not head.upgrade:
+            stream.guard.idle_us = settings.stream_idle * 1000
+        if opaque:
+            return True
+        stream.guard.body_left = settings.body
+        return head.framing != BODY_LENGTH or head.content_length <= settings.body
 
     cdef void on_control(self, const unsigned char* data, size_t size) noexcept:
         # Many frames may come before Python has its turn.

@@ -22,8 +22,6 @@ WITHOUT_EFFECT = {
         "timeouts": {"head", "agent_wait", "drain"},
     },
 }
-# What a node watches over where clients connect.
-OF_CLIENTS = {"limits": {"body"}, "timeouts": {"idle", "total"}}
 PLACES = {"external": "an external port", "registration": "a registration port", "services": "a service"}
 
 
@@ -245,11 +243,3 @@ def check_effects(draft: Draft) -> None:
             for kind, keys in kinds.items():
                 for key in sorted(getattr(entry, kind).model_fields_set & keys):
                     draft.warn(draft.path(section, index, kind, key), f"has no effect at {PLACES[section]}")
-    if draft.file.connect and not draft.file.external:
-        for index, service in enumerate(draft.file.services):
-            for kind, keys in OF_CLIENTS.items():
-                for key in sorted(getattr(service, kind).model_fields_set & keys):
-                    draft.warn(
-                        draft.path("services", index, kind, key),
-                        "has no effect in an agent: it belongs to the DMZ node's external port",
-                    )

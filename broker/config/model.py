@@ -269,6 +269,8 @@ class Service:
     timeouts: Timeouts
     own_limits: Mapping[str, int | None] = field(default_factory=dict, hash=False)
     own_timeouts: Mapping[str, int | None] = field(default_factory=dict, hash=False)
+    says_idle: bool = False
+    """Whether `timeouts.idle` was written, here or for the file, and is not the default."""
     own_upgrades: tuple[str, ...] | None = None
     """Protocols that may be upgraded to; None: what counts at the place where the service is offered."""
     tls: ClientTls | None = None
@@ -324,7 +326,7 @@ class Rights:
     """Server names, `*.HOST` for all below a host, or "*"."""
     tunnels: int | None = None
     streams: int | None = None
-    """At once, in one tunnel."""
+    """At once, in all tunnels at one registration port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -297,6 +297,7 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 timeouts=timeouts.with_own(own_timeouts),
                 own_limits=own_limits,
                 own_timeouts=own_timeouts,
+                says_idle="idle" in own_timeouts or "idle" in draft.file.timeouts.own(),
                 own_upgrades=tuple(entry.upgrades) if "upgrades" in entry.model_fields_set else None,
                 tls=resolve_upstream_tls(draft, path, entry),
                 proxy_protocol=resolve_proxy_header(draft, path, entry),

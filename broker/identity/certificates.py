@@ -52,6 +52,19 @@ def fingerprint_of(der: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
+def is_revoked(chain: Chain, lists: Sequence[x509.CertificateRevocationList]) -> bool:
+    """Whether one of the certificates stands in a list of its issuer's."""
+    if not lists:
+        return False
+    for certificate in map(_read, chain):
+        for each in lists:
+            if each.issuer != certificate.issuer:
+                continue
+            if each.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+                return True
+    return False
+
+
 def describe(chain: Chain) -> str:
     """The certificate, in words that a person finds it by."""
     try:

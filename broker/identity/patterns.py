@@ -7,6 +7,7 @@ table itself, so that two spellings of one service are equal, and what is taken 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from _fastpath.route import normal_host, normal_path
 from broker.config.model import Match, Rights
@@ -57,6 +58,44 @@ def may_announce(rights: Rights, asked: Match) -> bool:
     if asked.name:
         return "*" in rights.tcp or asked.name in rights.tcp
     return any(covers(granted, asked) for granted in rights.services)
+
+
+def may_split(rights: Rights, asked: Match, held: Match) -> bool:
+    """Whether a right covers `asked` that was given inside of `held`, which another user has.
+
+    Whoever grants a part of what somebody has means it so. A right as wide as `held`, or wider, grants no
+    part of it: with that anybody could take the paths of a service one by one.
+    """
+    if asked.name:
+        asked_host, held_host = (each.name.removeprefix(SERVER_PREFIX) for each in (asked, held))
+        return any(
+            granted != held_host
+            and _server_covers(held_host, granted)
+            and _server_covers(granted, asked_host)
+            for granted in rights.tls
+        )
+    return any(
+        granted != held and covers(held, granted) and covers(granted, asked) for granted in rights.services
+    )
+
+
+def wider_hosts(host: str) -> Iterator[str]:
+    """The host, and all host patterns that cover it, the narrowest first."""
+    yield host
+    rest = host.removeprefix("*.")
+    while "." in rest and not rest.startswith("["):
+        rest = rest.partition(".")[2]
+        yield "*." + rest
+    if host:
+        yield ""
+
+
+def wider_paths(path: str) -> Iterator[str]:
+    """The path, and all prefixes that cover it, the narrowest first."""
+    while path != "/":
+        yield path
+        path = path.rpartition("/")[0] or "/"
+    yield "/"
 
 
 def _server_covers(granted: str, asked: str) -> bool:

@@ -22,7 +22,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
-from broker.identity.certificates import chain_of
+from broker.identity.certificates import chain_of, is_revoked
 from broker.identity.login import Evidence
 from broker.identity.proof import NONCE, NONCE_SIZE, Binding, exporter_of
 from broker.observe.limited import Limiter
@@ -31,6 +31,7 @@ from broker.ports.penalties import Kind, Penalties, network_of
 from broker.ports.sockets import bound_url
 from broker.ports.strangers import Strangers
 from broker.services.compiled import admission_of
+from broker.tls.files import read_crls
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.dialler import address_text
 from broker.tunnel.handshake import (
@@ -164,10 +165,13 @@ class RegistrationPort:
         self.penalties.settings = config.strangers.penalties
         self.settings = settings
         self._admission = admission_of(config.addresses)
+        lists = [each for path in (config.tls.client_crl if config.tls else ()) for each in read_crls(path)]
         for member in self.registry.members():
             host = member.address.rpartition(":")[0].strip("[]")
             if not self._admits(host):
                 member.link.close(CODE_FORBIDDEN, "this address is not allowed at the registration port")
+            elif is_revoked(member.principal.chain, lists):
+                member.link.close(CODE_FORBIDDEN, "its certificate was revoked")
 
     # --- accepting ------------------------------------------------------------------------------
 
@@ -426,6 +430,7 @@ class RegistrationPort:
             peer_window=registration.window,
             local_streams=settings.streams,
             peer_streams=self.registry.streams_for(member),
+            quota=self.registry.quota_of(member.principal),
             silence=settings.silence_ms,
             tunnel_memory=settings.memory,
             on_control=lambda _tunnel, payload: self.registry.on_control(member, payload),

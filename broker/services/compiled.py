@@ -9,7 +9,9 @@ from _fastpath.settings import Settings
 from broker.config.model import Addresses, Limits, Network, Timeouts
 
 
-def settings_of(limits: Limits, timeouts: Timeouts, upgrades: tuple[str, ...]) -> Settings:
+def settings_of(
+    limits: Limits, timeouts: Timeouts, upgrades: tuple[str, ...], stream_idle: int | None = None
+) -> Settings:
     return Settings(
         head=limits.head,
         headers=limits.headers,
@@ -32,6 +34,7 @@ def settings_of(limits: Limits, timeouts: Timeouts, upgrades: tuple[str, ...]) -
         first_byte_timeout=timeouts.first_byte,
         total_timeout=timeouts.total,
         agent_wait=timeouts.agent_wait,
+        stream_idle=stream_idle,
     )
 
 

@@ -26,6 +26,8 @@ class Placed:
     limits: Limits
     timeouts: Timeouts
     upgrades: tuple[str, ...]
+    stream_idle: int | None = None
+    """How long streams from a tunnel may stand still (milliseconds); None: as long as the peer lets them."""
 
 
 def at_port(services: Iterable[Service], port: ExternalPort) -> list[Placed]:
@@ -40,7 +42,12 @@ def proxy_version(service: Service) -> int:
 
 
 def at_agent(services: Iterable[Service]) -> list[Placed]:
-    return [Placed(each, each.limits, each.timeouts, each.upgrades) for each in services]
+    return [
+        Placed(
+            each, each.limits, each.timeouts, each.upgrades, each.timeouts.idle if each.says_idle else None
+        )
+        for each in services
+    ]
 
 
 class LocalServices:
@@ -95,7 +102,7 @@ class LocalServices:
 
     def _target(self, placed: Placed, before: dict[Match, tuple[Service, Target]]) -> Target:
         service = placed.service
-        settings = settings_of(placed.limits, placed.timeouts, placed.upgrades)
+        settings = settings_of(placed.limits, placed.timeouts, placed.upgrades, placed.stream_idle)
         known = before.get(service.match)
         contexts = contexts_of(service)
         for context in (contexts or {}).values():

@@ -7,7 +7,8 @@ whose agents are away stays known, so that its requests wait for them. How many 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from _fastpath.group import Group
@@ -15,6 +16,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Match
+from broker.identity.patterns import SERVER_PREFIX, wider_hosts, wider_paths
 
 MAX_AWAY = 4096  # services that stay known while all their agents are away
 MAX_TUNNELS = 50_000  # of one service
@@ -23,6 +25,9 @@ MAX_KNOWN = 50_000  # services of all agents of one registration port
 # agents that come back, each with services of its own, keep the loop busy with tables.
 REBUILD_FREE_S = 0.002
 REBUILD_PAUSE = 4.0
+
+
+Cut = tuple[int, str]  # a code of end.pxd, and why
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +53,7 @@ class Directory:
         self._on_table = on_table
         self._call_later = call_later
         self._entries: dict[Match, Entry] = {}
+        self._hosts: Counter[str] = Counter()  # of the entries
         self._away: dict[Match, None] = {}  # without a tunnel, the longest away first
         self._changed = False
         self._waiting = False  # a publish is planned
@@ -58,6 +64,26 @@ class Directory:
         entry = self._entries.get(service)
         return entry.owner if entry is not None and entry.tunnels else None
 
+    def rival(self, service: Match, user: str) -> Match | None:
+        """What another user has now that covers the service; None: nothing, or his own is nearer."""
+        for pattern in self._wider(service):
+            owner = self.owner(pattern)
+            if owner is not None:
+                return pattern if owner != user else None
+        return None
+
+    def _wider(self, service: Match) -> Iterator[Match]:
+        """Known patterns that cover the service, itself too, the narrowest first."""
+        if service.name.startswith(SERVER_PREFIX):
+            hosts = wider_hosts(service.name.removeprefix(SERVER_PREFIX))
+            yield from (Match(name=SERVER_PREFIX + (host or "*")) for host in hosts)
+        elif service.name:
+            yield service
+        else:
+            for host in wider_hosts(service.host):
+                if host in self._hosts:
+                    yield from (Match(host=host, path=path) for path in wider_paths(service.path))
+
     def has_room(self, service: Match) -> bool:
         entry = self._entries.get(service)
         return len(self._entries) < MAX_KNOWN if entry is None else len(entry.tunnels) < MAX_TUNNELS
@@ -66,9 +92,7 @@ class Directory:
         """The tunnel leads to the service from now on; requests that waited for it go at once."""
         entry = self._entries.get(service)
         if entry is None:
-            entry = Entry(Group(self._reactor, str(service)), owner)
-            self._entries[service] = entry
-            self._changed = True
+            entry = self._remember(service, owner)
         if not entry.tunnels:
             entry.owner = owner
             self._away.pop(service, None)
@@ -79,14 +103,19 @@ class Directory:
     def know(self, service: Match, owner: str) -> None:
         """The service is known from before; its agents are away, and requests wait for them."""
         if service not in self._entries and len(self._away) < MAX_AWAY:
-            self._entries[service] = Entry(Group(self._reactor, str(service)), owner)
+            self._remember(service, owner)
             self._away[service] = None
-            self._changed = True
 
-    def withdraw(self, service: Match, tunnel: Tunnel) -> None:
-        """The agent is there, but has the service no more: where it was the last, nothing is waited for."""
+    def withdraw(self, service: Match, tunnel: Tunnel, cut: Cut | None = None) -> None:
+        """The agent is there, but has the service no more: where it was the last, nothing is waited for.
+
+        Streams that run go on, or end with the code and for the reason of `cut`.
+        """
+        group = self._entries[service].group
         if not self._detach(service, tunnel):
             self._forget(service)
+        if cut is not None:
+            group.cut(tunnel, *cut)
 
     def leave(self, service: Match, tunnel: Tunnel) -> None:
         """The agent went away: the service stays known, and its requests wait for a while."""
@@ -125,8 +154,18 @@ class Directory:
         entry.group.remove(tunnel)
         return len(entry.tunnels)
 
+    def _remember(self, service: Match, owner: str) -> Entry:
+        entry = Entry(Group(self._reactor, str(service)), owner)
+        self._entries[service] = entry
+        self._hosts[service.host] += 1
+        self._changed = True
+        return entry
+
     def _forget(self, service: Match) -> None:
         del self._entries[service]
+        self._hosts[service.host] -= 1
+        if not self._hosts[service.host]:
+            del self._hosts[service.host]
         self._away.pop(service, None)
         self._changed = True
 

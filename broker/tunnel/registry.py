@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from _fastpath.guard import Quota
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Match
 from broker.identity.login import Denied, Evidence, Wants, log_in, still_enough
-from broker.identity.patterns import may_announce
+from broker.identity.patterns import may_announce, may_split
 from broker.identity.users import Principal, Users
 from broker.observe.totals import AgentTotals
-from broker.tunnel.directory import Directory
+from broker.tunnel.directory import Cut, Directory
 from broker.tunnel.handshake import Refusal, Registration
 from broker.tunnel.links import close_when_idle, tell
 from broker.tunnel.messages import (
@@ -97,6 +98,7 @@ class Registry:
         self._generations = itertools.count(1)
         self._members: dict[MemberKey, Member] = {}
         self._per_user: Counter[str] = Counter()
+        self._quotas: dict[str, Quota] = {}  # of users that are, or were, here
         self._superseded: set[Member] = set()  # replaced while draining: their last streams still run
 
     # --- logging in ---------------------------------------------------------------------------
@@ -121,8 +123,13 @@ class Registry:
 
     def streams_for(self, member: Member) -> int:
         """Streams that we may open in this member's tunnel at once."""
-        limits = (member.registration.streams, self._max_streams, member.principal.rights.streams)
-        return min(limit for limit in limits if limit is not None)
+        return min(member.registration.streams, self._max_streams)
+
+    def quota_of(self, principal: Principal) -> Quota:
+        """What the streams of all of this user's tunnels count in, held to the rights that he has now."""
+        quota = self._quotas.setdefault(principal.name, Quota())
+        quota.set_limit(principal.rights.streams)
+        return quota
 
     def join(self, member: Member, tunnel: Tunnel) -> None:
         """The tunnel of an admitted member is up: its services open, and its predecessor is evicted."""
@@ -167,8 +174,11 @@ class Registry:
         """Why this user may not announce this service, as code and clause; None: he may."""
         if not may_announce(principal.rights, service):
             return "forbidden", f"user {principal.name} has no right to the service {service}"
-        if self.directory.owner(service) not in (None, principal.name):
+        rival = self.directory.rival(service, principal.name)
+        if rival == service:
             return "conflict", f"the service {service} is taken by another user"
+        if rival is not None and not may_split(principal.rights, service, rival):
+            return "conflict", f"the service {service} is part of {rival}, which is taken by another user"
         if not self.directory.has_room(service):
             return "overloaded", "too many services are registered here"
         return None
@@ -232,14 +242,22 @@ class Registry:
         self.directory.publish()
         member.link.close(code, reason[:MAX_SENTENCE])
 
-    def _announce(self, member: Member, services: Iterable[Match], down: Iterable[Match] = ()) -> None:
+    def _announce(
+        self,
+        member: Member,
+        services: Iterable[Match],
+        down: Iterable[Match] = (),
+        cut: Cut | None = None,
+    ) -> None:
         before = member.accepted
         self._judge(member, services)
         away = {service for service in down if self._verdict(member.principal, service) is None}
         for service in before:
             if service not in member.accepted:
-                part = self.directory.leave if service in away else self.directory.withdraw
-                part(service, member.link)
+                if service in away:
+                    self.directory.leave(service, member.link)
+                else:
+                    self.directory.withdraw(service, member.link, cut)
         for service in away:
             self.directory.know(service, member.principal.name)
         for service in member.accepted:
@@ -270,8 +288,24 @@ class Registry:
             if principal is None or not still_enough(principal, wants):
                 self._expel(member, CODE_FORBIDDEN, "its credentials are not valid any more")
             elif principal != member.principal:
-                member.principal = principal
-                self._announce(member, [*member.accepted, *(service for service, _, _ in member.refused)])
+                self._change_rights(member, principal)
+        self._shed()
+        here = {name for name, tunnels in self._per_user.items() if tunnels}
+        self._quotas = {name: quota for name, quota in self._quotas.items() if name in here}
+
+    def _shed(self) -> None:
+        """Users that may have fewer tunnels than they have lose the newest."""
+        for member in sorted(self._members.values(), key=lambda each: each.generation, reverse=True):
+            user, allowed = member.principal.name, member.principal.rights.tunnels
+            if allowed is not None and self._per_user[user] > allowed:
+                self._expel(member, CODE_FORBIDDEN, f"user {user} may have no more than {allowed} tunnels")
+
+    def _change_rights(self, member: Member, principal: Principal) -> None:
+        """What was taken away ends: no new streams, and those that run are reset."""
+        member.principal = principal
+        self.quota_of(principal)
+        wanted = [*member.accepted, *(service for service, _, _ in member.refused)]
+        self._announce(member, wanted, cut=(CODE_FORBIDDEN, "the right to this service was taken away"))
 
     @property
     def tunnels(self) -> int:

@@ -143,6 +143,23 @@ def test_a_reload_takes_a_certificate_away(world: World, authority: Authority, n
     refused_with(agent, "403 forbidden", "belongs to no user")
 
 
+def test_a_revoked_certificate_ends_its_tunnel(world: World, authority: Authority, node_files: Files) -> None:
+    gone, stays = (authority.issue(subject=f"orders-{number}", days=90) for number in (1, 2))
+    named = {"ca": str(authority.ca), "subject": "orders-*"}
+    node = tls_node(world, authority, node_files, [user(certificates=[named])], mode="require")
+    lost = agent_of(world, node, authority, gone)
+    lost.wait_ready()
+    agent_of(world, node, authority, stays).wait_ready()
+    registered(node, "orders", "orders")
+    port = node.config["registration"][0]
+    port["tls"]["client"]["crl"] = [str(authority.crl(gone))]
+    node.write(node.config)
+    assert node.admin_post("/reload").status == 200
+    registered(node, "orders")
+    lost.process.wait_for_line("its certificate was revoked")
+    refused_with(lost, "TLS failed", "revoked")
+
+
 # --- proofs -------------------------------------------------------------------------------------
 
 

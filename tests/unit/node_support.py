@@ -129,6 +129,7 @@ class RegistryRig:
             peer_window=wanted.window,
             local_streams=0,
             peer_streams=self.registry.streams_for(member),
+            quota=self.registry.quota_of(member.principal),
             silence=5000,
             tunnel_memory=1 << 20,
             on_control=lambda _, payload: self.registry.on_control(member, payload),

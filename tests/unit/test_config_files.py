@@ -233,16 +233,18 @@ def test_ports_that_lead_nowhere_are_warned_of(written) -> None:
     assert "registration[0]: no external port leads to what agents announce here" in warnings_of(door)
 
 
-def test_what_belongs_to_the_dmz_node_is_warned_of_in_an_agent(written) -> None:
+def test_limits_of_services_count_in_agents_too(written) -> None:
     services = (
-        "services: [{upstream: 'http://127.0.0.1:1', limits: {body: 1}, timeouts: {total: 1, connect: 1}}]\n"
+        "services: [{upstream: 'http://127.0.0.1:1', limits: {body: 1}, timeouts: {total: 1, idle: 2}}]\n"
     )
     agent = load(written(services + "connect: [{url: 'http://127.0.0.1:2'}]\n"))
-    told = warnings_of(agent)
-    assert "services[0].limits.body: has no effect in an agent" in told
-    assert "services[0].timeouts.total: has no effect in an agent" in told
-    assert len(agent.warnings) == 2
-    assert load(written(services + "external: [{listen: 'http://127.0.0.1:2'}]\n")).warnings == ()
+    assert agent.warnings == ()
+    (service,) = agent.services
+    assert (service.limits.body, service.timeouts.total, service.says_idle) == (1, 1000, True)
+    plain = load(
+        written("services: [{upstream: 'http://127.0.0.1:1'}]\nconnect: [{url: 'http://127.0.0.1:2'}]\n")
+    )
+    assert not plain.services[0].says_idle, "the default is the DMZ node's affair"
 
 
 def test_a_token_in_clear_is_warned_of(written, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ ENTRY, VERSION = "__main__", "__init__"
 # From the bottom up; a module uses its own level and those below. Up to "http", nothing knows a descriptor.
 LEVELS = {
     "bytes": {"memory", "wire", "address", "networks", "proxy"},
-    "ends": {"end"},
+    "ends": {"end", "guard"},
     "session": {
         "meta",
         "frame",
@@ -43,6 +43,7 @@ LEVELS = {
         "stream",
         "audit",
         "session",
+        "sweep",
         "events",
     },
     "http": {

@@ -6,7 +6,16 @@ import pytest
 
 from _fastpath.route import RouteTable, Target
 from broker.config.model import Match, Rights, User
-from broker.identity.patterns import covers, may_announce, parse_match, parse_name
+from broker.identity.patterns import (
+    covers,
+    may_announce,
+    may_split,
+    parse_match,
+    parse_name,
+    parse_server_name,
+    wider_hosts,
+    wider_paths,
+)
 from broker.identity.users import ANONYMOUS, Principal, Users
 
 
@@ -157,3 +166,50 @@ def test_texts_that_name_nothing(text):
 def test_names_that_are_none(text):
     with pytest.raises(ValueError, match=r"\w"):
         parse_name(text)
+
+
+# --- parts of what others have ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "held", "answer"),
+    [
+        ("a.example/x", "a.example/x", "a.example", True),
+        ("a.example/x", "a.example/x/y", "a.example", True),
+        ("a.example", "a.example/x", "a.example", False),
+        ("*.example", "a.example/x", "a.example", False),
+        ("", "a.example/x", "a.example", False),
+        ("b.example", "b.example", "", True),
+        ("*.example", "b.example", "", True),
+        ("", "b.example", "", False),
+        ("a.example/x", "a.example/x", "a.example/x/y", False),
+    ],
+)
+def test_who_may_have_a_part(right, asked, held, answer):
+    rights = Rights(services=(parse_match(right),))
+    assert may_split(rights, parse_match(asked), parse_match(held)) is answer
+
+
+def test_who_may_have_a_server_name_below_another():
+    def may(right: str, asked: str, held: str) -> bool:
+        return may_split(Rights(tls=(right,)), parse_server_name(asked), parse_server_name(held))
+
+    assert may("a.example", "a.example", "*.example")
+    assert may("*.example", "a.example", "*")
+    assert not may("*.example", "a.example", "*.example")
+    assert not may("*", "a.example", "*")
+
+
+@pytest.mark.parametrize("text", ["", "a.example", "*.a.example/x/y", "/x/y", "a/b/c", "[2001:db8::1]/x"])
+def test_wider_patterns_are_those_that_cover(text):
+    """All of them, the narrowest first, and nothing else: `covers` is the judge."""
+    asked = parse_match(text)
+    wider = [
+        Match(host=host, path=path) for host in wider_hosts(asked.host) for path in wider_paths(asked.path)
+    ]
+    assert wider[0] == asked and len(set(wider)) == len(wider)
+    assert all(covers(each, asked) for each in wider)
+    hosts = ["", "*.example", "*.a.example", "a.example", "*.com", "a", "[2001:db8::1]", "*.db8"]
+    paths = ["/", "/x", "/x/y", "/b", "/b/c", "/y"]
+    everything = {Match(host=host, path=path) for host in hosts for path in paths}
+    assert {each for each in everything if covers(each, asked)} <= set(wider)

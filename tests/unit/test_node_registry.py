@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.config.model import Match
-from broker.identity.login import Wants
+from broker.config.model import Match, Rights, User
+from broker.identity.login import Evidence, Wants
 from broker.identity.users import Users
 from broker.tunnel import directory as directory_module
 from broker.tunnel.handshake import Refusal
@@ -19,6 +19,7 @@ from tests.unit.node_support import (
     FRAME_CONTROL,
     FRAME_GOAWAY,
     RegistryRig,
+    digest,
     registration,
     run,
     until,
@@ -262,10 +263,8 @@ def test_numbers_of_tunnels():
     with_registry(test, [ORDERS, STOCK], max_tunnels=3)
 
 
-def test_streams_are_the_least_of_all_limits():
+def test_streams_are_the_least_of_both_limits():
     async def test(rig: RegistryRig) -> None:
-        wanted = registration("a", 1, 0, "o.example", token="orders", streams=1000)
-        assert rig.registry.streams_for(rig.admit(wanted)) == 50
         wanted = registration("b", 1, 0, "s.example", token="stock", streams=1000)
         assert rig.registry.streams_for(rig.admit(wanted)) == 70
         wanted = registration("b", 1, 0, "s.example", token="stock", streams=7)
@@ -300,6 +299,42 @@ def test_a_reload_that_takes_the_token_away_ends_the_tunnel():
         assert other.link.alive
 
     with_registry(test, [ORDERS, STOCK])
+
+
+def test_a_reload_that_allows_fewer_tunnels_ends_the_newest():
+    async def test(rig: RegistryRig) -> None:
+        first, _ = rig.login(registration("a", 1, 0, "o.example", token="orders"))
+        second, _ = rig.login(registration("a", 1, 1, "o.example", token="orders"))
+        fewer = user("orders", "o.example", tunnels=1)
+        rig.registry.apply(Users([fewer, STOCK]), Wants(), max_tunnels=100, max_streams=1000)
+        assert (first.link.alive, second.link.alive) == (True, False)
+        assert rig.tunnels_of("o.example") == 1
+
+    with_registry(test, [ORDERS, STOCK])
+
+
+def test_parts_of_what_another_user_has():
+    narrow = user("narrow", "o.example")
+    part = User(
+        name="part", tokens=(digest("part"),), rights=Rights(services=(Match(host="o.example", path="/x"),))
+    )
+    wide = user("wide", "*.example", "")
+
+    async def test(rig: RegistryRig) -> None:
+        mine, _ = rig.login(registration("a", 1, 0, "o.example", token="narrow"))
+        below = Match(host="o.example", path="/x")
+        for name, verdict in (("wide", "conflict"), ("part", None), ("narrow", None)):
+            principal = rig.registry.authenticate(Evidence(name))
+            found = rig.registry._verdict(principal, below)
+            assert (found and found[0]) == verdict
+        rig.login(registration("b", 1, 0, "*.example", token="wide"))
+        assert rig.hosts() == {"o.example", "*.example"}
+        mine.link.close(18, "lost")
+        await until(lambda: rig.registry.tunnels == 1)
+        wider = rig.registry.authenticate(Evidence("wide"))
+        assert rig.registry._verdict(wider, below) is None, "whose agents are away has nothing"
+
+    with_registry(test, [narrow, part, wide])
 
 
 # --- the table ----------------------------------------------------------------------------------
