@@ -10,5 +10,10 @@ cdef struct Answer:
     uint16_t status
     uint8_t close                 # it says "Connection: close": the connection ends after it
 
+# The 401 of one port or service, which says how to prove who one is (RFC 9110 11.6.1). Owns its rendering.
+cdef class Challenge:
+    cdef Answer answers[2]        # by whether the connection is closed
+    cdef list rendered
+
 # Never NULL: an unknown code is rendered as CODE_INTERNAL.
 cdef const Answer* answer_for(uint16_t code, uint8_t delivery, bint close) noexcept

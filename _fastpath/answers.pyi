@@ -1,4 +1,9 @@
+from collections.abc import Iterable
+
 DELIVERY_NAMES: tuple[str, str, str]
+
+class Challenge:
+    def __new__(cls, values: Iterable[str]) -> Challenge: ...
 
 def set_answers(entries: list[tuple[int, int, str, str, str, bool, int]]) -> None: ...
 def render_answer(code: int, delivery: int, close: bool) -> bytes: ...

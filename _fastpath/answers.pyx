@@ -2,7 +2,7 @@
 
 import json
 
-from _fastpath.end cimport CODE_COUNT, CODE_INTERNAL
+from _fastpath.end cimport CODE_COUNT, CODE_INTERNAL, CODE_UNAUTHENTICATED
 
 cdef enum:
     DELIVERIES = 3
@@ -10,6 +10,7 @@ cdef enum:
 DELIVERY_NAMES = ("never-sent", "maybe-sent", "sent")
 
 cdef Answer table[CODE_COUNT][DELIVERIES][2]
+cdef list unauthenticated = [401, "unauthenticated", "Unauthorized", "Valid credentials are needed."]
 cdef list rendered = []           # keeps the bytes that `table` points into alive
 
 
@@ -38,7 +39,15 @@ def set_answers(entries: list[tuple[int, int, str, str, str, bool, int]]) -> Non
 
 cdef render(int code, int status, str name, str title, str detail, bint close, int retry_after,
             int delivery, int closing):
-    cdef Answer* answer = &table[code][delivery][closing]
+    lines = ["WWW-Authenticate: Bearer"] if code == CODE_UNAUTHENTICATED else []
+    if retry_after:
+        lines.append(f"Retry-After: {retry_after}")
+    if code == CODE_UNAUTHENTICATED and delivery == 0:
+        unauthenticated[:] = [status, name, title, detail]
+    render_into(&table[code][delivery][closing], status, name, title, detail, lines, delivery, closing or close, rendered)
+
+
+cdef render_into(Answer* answer, int status, str name, str title, str detail, list more, int delivery, bint close, list keep):
     body = json.dumps({
         "type": "about:blank", "title": title, "status": status, "detail": detail,
         "code": name, "delivery": DELIVERY_NAMES[delivery],
@@ -50,19 +59,29 @@ cdef render(int code, int status, str name, str title, str detail, bint close, i
         "Cache-Control: no-store",
         f"Broker-Error: {name}",
         f"Broker-Delivery: {DELIVERY_NAMES[delivery]}",
+        *more,
     ]
-    if retry_after:
-        lines.append(f"Retry-After: {retry_after}")
-    if closing or close:
+    if close:
         lines.append("Connection: close")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
     data = head + body
-    rendered.append(data)
+    keep.append(data)
     answer.data = data
     answer.size = len(data)
     answer.head_size = len(head)
     answer.status = status
-    answer.close = closing or close
+    answer.close = close
+
+
+cdef class Challenge:
+    """The answer to who has not proven himself: `values` of WWW-Authenticate, one field each. After set_answers."""
+
+    def __cinit__(self, values):
+        self.rendered = []
+        status, name, title, detail = unauthenticated
+        lines = [f"WWW-Authenticate: {value}" for value in values]
+        for closing in range(2):
+            render_into(&self.answers[closing], status, name, title, detail, lines, 0, closing, self.rendered)
 
 
 def render_answer(int code, int delivery, bint close) -> bytes:

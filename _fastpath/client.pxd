@@ -18,7 +18,11 @@ cdef class Client(ResponseWriter):
     cdef uint8_t in_flight        # counted as begun, not yet as finished
 
     cdef bint serve(self) noexcept
+    cdef void look_at_certificate(self) noexcept      # of the connection, once it has shaken hands
     cdef Egress route(self, const unsigned char* data, const Head* head, int* ambiguous)
+    # Whether the request may go on: 0, a Code, or GATE_WAIT.
+    cdef int judge(self, const unsigned char* data, const Head* head) noexcept
+    cdef void await_proof(self, const unsigned char* data, size_t size) noexcept
     cdef void join(self, const Head* head) noexcept
     cdef void send_request(self) noexcept
     cdef void next_request(self) noexcept

@@ -1,16 +1,17 @@
 """A client's HTTP/1.1 connection, the ingress of its exchanges. See client.pxd."""
 
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cimport cython
-from _fastpath.address cimport ADDRESS_TEXT, write_address
+from _fastpath.address cimport ADDRESS_SIZE, ADDRESS_TEXT, read_address, write_address
 from _fastpath.answers cimport Answer, answer_for
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_FORBIDDEN, CODE_INTERNAL, CODE_NO_AGENT, CODE_NO_SERVICE,
-    CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT,
+    CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_UNAUTHENTICATED, CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, meter_of
+from _fastpath.gate cimport GATE_OPEN, GATE_WAIT, Caller
 from _fastpath.http1 cimport (
     BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
 )
@@ -19,7 +20,7 @@ from _fastpath.pool cimport Pool
 from _fastpath.reactor cimport PyObject
 from _fastpath.record cimport Record, since
 from _fastpath.request cimport (
-    CLIENT_HEAD, CLIENT_JOIN, CLIENT_LINGER, CLIENT_RUNNING, CLIENT_WAITING, HELD_BODY,
+    CLIENT_HEAD, CLIENT_JOIN, CLIENT_LINGER, CLIENT_PROVING, CLIENT_RUNNING, CLIENT_WAITING, HELD_BODY,
 )
 from _fastpath.route cimport Target
 from _fastpath.socket cimport OUT_LOW, uncork
@@ -106,6 +107,7 @@ cdef class Client(ResponseWriter):
                 self.flush()
             if self.shake():
                 self.reactor.arm(self, self.settings.idle_timeout)
+                self.look_at_certificate()
             elif self.shaking and not self.broken:
                 return
         if self.broken and (not self.upgraded or self.request_done):
@@ -118,6 +120,14 @@ cdef class Client(ResponseWriter):
                 break
         if self.fd >= 0 and self.out.size > 0 and self.writable:
             self.flush()
+
+    cdef void look_at_certificate(self) noexcept:
+        if self.listener.certify is None:
+            return
+        try:
+            self.certificate = self.listener.certify(self.tls.connection)
+        except Exception:
+            self.certificate = None       # then nothing is proven
 
     cdef bint serve(self) noexcept:
         # One step; True where another may follow at once.
@@ -207,6 +217,8 @@ cdef class Client(ResponseWriter):
                 self.gone()
         elif self.state == CLIENT_LINGER:
             self.gone()
+        elif self.state == CLIENT_PROVING:
+            self.answer(CODE_OVERLOADED, NEVER_SENT)
         elif self.state != CLIENT_RUNNING:
             self.answer(CODE_NO_AGENT, NEVER_SENT)
         elif self.total_deadline_ms and self.reactor.now_ms >= self.total_deadline_ms:
@@ -243,7 +255,15 @@ cdef class Client(ResponseWriter):
                     const unsigned char* body, size_t body_size) noexcept:
         cdef size_t used = head.size
         cdef int ambiguous = 0
+        cdef int verdict
         cdef bint kept
+        self.egress = self.route(data, head, &ambiguous)
+        if isinstance(self.egress, Pool):
+            self.settings = (<Pool>self.egress).settings      # the service's own over its port's
+        verdict = self.judge(data, head)
+        if verdict == GATE_WAIT:
+            self.await_proof(data, head.size + body_size)
+            return
         self.method_id = head.method_id
         self.minor = head.minor
         self.framing = head.framing
@@ -258,11 +278,6 @@ cdef class Client(ResponseWriter):
         self.routed_us = self.reactor.now_us
         self.listener.tally.exchanges += 1
         self.listener.tally.active += 1
-        self.egress = self.route(data, head, &ambiguous)
-        if isinstance(self.egress, Pool):
-            self.settings = (<Pool>self.egress).settings      # the service's own over its port's
-        if self.trusted:
-            self.identify(data, head)
         self.total_deadline_ms = (
             self.reactor.now_ms + self.settings.total_timeout if self.settings.total_timeout else 0
         )
@@ -273,9 +288,8 @@ cdef class Client(ResponseWriter):
             self.drop_stash(used)
         elif head.size + body_size > used and not self.keep(data + used, head.size + body_size - used):
             return
-        if self.trusted and self.listener.admission is not None and not self.listener.admission.admits(self.claimant):
-            self.listener.denied += 1
-            self.answer(CODE_FORBIDDEN, NEVER_SENT)
+        if verdict:
+            self.answer(<uint16_t>verdict, NEVER_SENT)
         elif ambiguous:
             self.answer(CODE_BAD_REQUEST, NEVER_SENT)
         elif self.egress is None:
@@ -286,6 +300,45 @@ cdef class Client(ResponseWriter):
             self.answer(CODE_OVERLOADED, NEVER_SENT)
         else:
             self.join(head)
+
+    cdef int judge(self, const unsigned char* data, const Head* head) noexcept:
+        cdef unsigned char address[ADDRESS_SIZE]
+        cdef PyObject* caller = NULL
+        cdef bint consumed = False
+        cdef int verdict
+        if self.trusted:
+            self.identify(data, head)
+            if self.listener.admission is not None and not self.listener.admission.admits(self.claimant):
+                self.listener.denied += 1
+                return CODE_FORBIDDEN
+        self.gate = self.listener.gate
+        if isinstance(self.egress, Pool) and (<Pool>self.egress).own_gate:
+            self.gate = (<Pool>self.egress).gate
+        if self.gate is None:
+            return GATE_OPEN
+        if self.trusted:
+            memcpy(address, self.claimant, ADDRESS_SIZE)
+        else:
+            read_address(<const unsigned char*>self.address, self.address_size, address)
+        verdict = self.gate.check(
+            data, head, address, self.certificate, self, self.reactor.now_ms, &caller, &consumed
+        )
+        self.caller = <Caller>caller if caller != NULL else None
+        self.spent = consumed
+        return verdict
+
+    cdef void await_proof(self, const unsigned char* data, size_t size) noexcept:
+        # Nothing of the request is used up: it is read again, once its sender is known.
+        self.egress = None
+        if data != self.stash and not self.keep(data, size):
+            return
+        self.state = CLIENT_PROVING
+        self.reactor.arm(self, self.settings.head_timeout)
+
+    cdef void proved(self) noexcept:
+        if self.fd >= 0 and self.state == CLIENT_PROVING:
+            self.state = CLIENT_HEAD
+            self.reactor.queue_ready(self)
 
     cdef Egress route(self, const unsigned char* data, const Head* head, int* ambiguous):
         cdef const unsigned char* host = data + head.host.start
@@ -381,7 +434,9 @@ cdef class Client(ResponseWriter):
     cdef void next_request(self) noexcept:
         self.release_held()
         self.request_id.size = 0
-        self.claimed = False
+        self.claimed = self.spent = False
+        self.gate = None
+        self.caller = None
         self.egress = None
         self.settings = self.listener.settings                # which may have been swapped
         self.state = CLIENT_HEAD
@@ -451,6 +506,8 @@ cdef class Client(ResponseWriter):
             code, delivery,
             not self.request_done or not self.keep_alive or self.minor == 0 or self.listener.stopping,
         )
+        if code == CODE_UNAUTHENTICATED and self.gate is not None and delivery == NEVER_SENT:
+            made = &self.gate.challenge.answers[1 if made.close else 0]
         self.failure = code
         self.delivery = delivery
         self.status = made.status
@@ -486,6 +543,9 @@ cdef class Client(ResponseWriter):
         if self.claimed:
             record.address = claimant
             record.address_size = write_address(self.claimant, claimant)
+        if self.caller is not None:
+            record.user = <const unsigned char*><const char*>self.caller.name_bytes
+            record.user_size = <uint32_t>len(self.caller.name_bytes)
         if self.request_id.size and self.held != NULL:
             record.request_id = self.held + self.request_id.start
             record.request_id_size = self.request_id.size

@@ -5,6 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.exchange cimport Egress, Ingress, Tally
+from _fastpath.gate cimport Gate
 from _fastpath.networks cimport Admission, Networks
 from _fastpath.proxy cimport ProxyHeader
 from _fastpath.meter cimport Meters
@@ -45,6 +46,9 @@ cdef class Port(Pollable):
     cdef uint32_t told            # of these, connections that are still being told
     cdef Admission admission      # None: everybody
     cdef Networks trusted         # None: no proxies
+    cdef Gate gate                # None: whoever connects may call
+    cdef object certify           # None, or: a pyOpenSSL Connection -> the ClientCertificate that it has proven, or None
+    cdef uint8_t cert_fields      # which fields tell services of that: 0 none, else as ClientCertificate.render has it
     cdef bint proxied             # a PROXY header comes first, and from `trusted` only
     cdef readonly bint stopping
     cdef Tally tally

@@ -42,6 +42,7 @@ cdef class Ingress(Socket):
     # What `egress.join` says, unless there are `limit` exchanges of its service already.
     cdef int join_within(self, Egress egress, const Head* head, uint32_t limit) noexcept
     cdef void count_out(self) noexcept        # the exchange is over
+    cdef void proved(self) noexcept           # who it is was asked, and is known now (gate.pxd)
 
 
 cdef class Egress(Target):

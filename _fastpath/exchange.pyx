@@ -13,6 +13,9 @@ cdef class Ingress(Socket):
     cdef void wait_over(self) noexcept:
         pass
 
+    cdef void proved(self) noexcept:
+        pass
+
     cdef void stop_waiting(self) noexcept:
         cdef Egress egress = self.waits_for
         if egress is None:

@@ -27,6 +27,7 @@ cdef struct Origin:               # what the node knows about who asks; all borr
     Span upgrade                          # the protocol that may be upgraded to, in the scanned head; size 0: none
     uint8_t trust_forwarded               # keep X-Forwarded-* and Forwarded, and append to them; else they are removed and
                                           # written anew
+    uint8_t drop_authorization            # it was meant for this node
     const Claim* claim                    # the peer is a trusted proxy: what of them is believed. NULL: all of it
     const unsigned char* new_id           # ID_SIZE bytes for X-Request-Id where there is none that may stay. NULL: it is left alone
     Span* request_id                      # is told where it stands in what was written

@@ -25,7 +25,7 @@ from _fastpath.forwarded cimport Claim, is_sane_id, is_scheme, read_claim
 from _fastpath.ids cimport ID_SIZE
 from _fastpath.networks cimport Networks
 from _fastpath.http1 cimport (
-    BODY_CHUNKED, BODY_UNTIL_CLOSE, FIELD_BROKER, FIELD_CLIENT_CERT, FIELD_CONTENT_LENGTH, FIELD_EXPECT,
+    BODY_CHUNKED, BODY_UNTIL_CLOSE, FIELD_AUTHORIZATION, FIELD_BROKER, FIELD_CLIENT_CERT, FIELD_CONTENT_LENGTH, FIELD_EXPECT,
     FIELD_FORWARDED, FIELD_HOST, FIELD_LOOKALIKE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, FIELD_VIA,
     FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_OTHER, FIELD_X_FORWARDED_PROTO, FIELD_X_REQUEST_ID,
     MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_CONNECT, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, Field, Head, ScanLimits, Span,
@@ -200,6 +200,8 @@ cdef uint64_t request_field(Writer* writer, const Origin* origin, uint32_t index
         return bit
     if bit & NODE_FIELDS or (bit & FORWARDED_FIELDS and not origin.trust_forwarded):
         return 0
+    if field.known == FIELD_AUTHORIZATION and origin.drop_authorization:
+        return bit
     if field.known == FIELD_X_REQUEST_ID:
         return keep_id(writer, origin, index)
     if origin.claim != NULL:
@@ -274,6 +276,8 @@ cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const
     cdef uint32_t at, stop
     cdef uint64_t have = 0
     cdef uint64_t touched = NODE_FIELDS | FORWARDED_FIELDS | <uint64_t>1 << FIELD_VIA | <uint64_t>1 << FIELD_X_REQUEST_ID
+    if origin.drop_authorization:
+        touched |= <uint64_t>1 << FIELD_AUTHORIZATION
     open_writer(&writer, data, head, out, capacity)
     if head.minor == 1 and not head.absolute_form:
         writer.run = head.method.start
@@ -483,6 +487,7 @@ def rewrite_request(data: bytes, *, address: bytes = b"", scheme: bytes = b"", v
     if proxies is not None and read_address(address, len(address), raw):
         read_claim(data, &head, proxies, raw, &claim)
         origin.claim = &claim
+    origin.drop_authorization = False
     origin.new_id = NULL
     origin.request_id = &placed
     if len(new_id) == ID_SIZE:

@@ -11,6 +11,7 @@ from _fastpath.end cimport CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.exchange cimport tally_counters
 from _fastpath.meter cimport Meters
 from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
+from _fastpath.gate cimport Gate
 from _fastpath.networks cimport Admission, Networks
 from _fastpath.reactor cimport PyObject, Reactor
 from _fastpath.record cimport AccessLog
@@ -95,6 +96,16 @@ cdef class Listener(Port):
                 self.denied += 1
                 connection.reset_hard()
         uncork()
+
+    def set_gate(self, Gate gate, certify, int cert_fields) -> None:
+        """Ask this of requests that begin from now on (None: nothing).
+
+        `certify` (None: certificates are of no interest) makes the ClientCertificate of a connection that has shaken hands;
+        `cert_fields`: the fields that tell services of it.
+        """
+        self.gate = gate
+        self.certify = certify
+        self.cert_fields = <uint8_t>cert_fields
 
     def set_log(self, AccessLog log) -> None:
         """Write access records to `log` from now on; None: to nobody."""

@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.backend cimport Backend
 from _fastpath.exchange cimport Egress
 from _fastpath.meter cimport Meters
+from _fastpath.gate cimport Gate
 from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport Socket
@@ -24,6 +25,8 @@ cdef class Pool(Egress):
     cdef Meters meters            # of exchanges that came through tunnels; None: clients' ports count theirs
     cdef readonly bint closed
     cdef dict tls                 # None: plain. Else by host name: () -> a pyOpenSSL Connection, with `verify` and `failed`
+    cdef Gate gate                # in place of the port's, where `own_gate`
+    cdef bint own_gate
     cdef uint8_t proxy_version    # of the PROXY header in front of each tcp connection; 0: none
     cdef readonly tuple backends  # of Backend
     cdef object on_ejected        # (Backend) -> None: it was ejected; or None

@@ -18,6 +18,8 @@ cdef struct Record:               # all borrowed for the call
     const unsigned char* head     # canonical request head; NULL where none was accepted
     uint32_t head_size
     const unsigned char* request_id
+    const unsigned char* user
+    uint32_t user_size            # 0: nobody knows who it was
     uint32_t request_id_size      # 0: none
     PyObject* service             # Egress or NULL / None
     uint16_t status               # 0: cut

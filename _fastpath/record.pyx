@@ -72,6 +72,9 @@ cdef class AccessLog:
                 if space != NULL:
                     self.put(b'","target":"')
                     self.put_text(head, space - head)
+        if record.user_size:
+            self.put(b'","user":"')
+            self.put_text(record.user, record.user_size)
         if record.request_id_size:
             self.put(b'","request_id":"')
             self.put_text(record.request_id, record.request_id_size)

@@ -7,6 +7,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.connection cimport Connection
 from _fastpath.forwarded cimport Claim
+from _fastpath.gate cimport Caller, ClientCertificate, Gate
 from _fastpath.http1 cimport ChunkedDecoder, Head, Span
 
 cdef enum ClientState:
@@ -14,6 +15,7 @@ cdef enum ClientState:
     CLIENT_WAITING = 1            # the request waits for an agent
     CLIENT_JOIN = 2               # to be joined (again) at the top level of a batch
     CLIENT_RUNNING = 3            # joined to an egress
+    CLIENT_PROVING = 5            # its credential is being looked at; the head is in the stash, as it came
     CLIENT_LINGER = 4             # answered and shut; reads what still comes, then closes
 
 cdef enum:
@@ -39,6 +41,10 @@ cdef class RequestReader(Connection):
     cdef uint8_t need_more        # the stash is a partial head
     cdef bytes upgrade            # the protocol that the request asks for and may change to; None: none
     cdef uint8_t upgraded         # it was changed to: bytes of any kind go both ways, until both directions have ended
+    cdef Gate gate                # what is asked of the current request; None: nothing
+    cdef Caller caller            # who has made it; None: nobody knows
+    cdef ClientCertificate certificate    # of the connection; None: it has shown none
+    cdef uint8_t spent            # its Authorization was for us
     cdef uint8_t claimed          # the request is another client's: the connection is a trusted proxy's
     cdef unsigned char claimant[16]       # ... that one's address
     cdef uint8_t whole            # `held` has all of it
@@ -61,6 +67,8 @@ cdef class RequestReader(Connection):
     cdef bint discard(self) noexcept
     # Whose request it is, where the connection is a trusted proxy's: before hold, which writes it down.
     cdef void identify(self, const unsigned char* data, const Head* head) noexcept
+    # What a service is told of who asks, in the arena; NULL where there is no room.
+    cdef unsigned char* introduction(self, uint32_t* size) noexcept
     # The canonical request becomes `held`; False where there is no memory.
     cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept
     cdef void release_held(self) noexcept

@@ -136,15 +136,35 @@ cdef class RequestReader(Connection):
         self.claimed = claim.known != 0
         memcpy(self.claimant, claim.raw, ADDRESS_SIZE)
 
+    cdef unsigned char* introduction(self, uint32_t* size) noexcept:
+        cdef bytes user = self.caller.lines if self.caller is not None else None
+        cdef bytes shown = None
+        cdef unsigned char* out
+        if self.certificate is not None and self.listener.cert_fields:
+            shown = self.certificate.lines_for(self.listener.cert_fields)
+        if user is None and shown is None:
+            return NULL
+        size[0] = <uint32_t>((len(user) if user is not None else 0) + (len(shown) if shown is not None else 0))
+        out = self.reactor.borrow(size[0])
+        if out == NULL:
+            return NULL
+        if user is not None:
+            memcpy(out, <const char*>user, len(user))
+        if shown is not None:
+            memcpy(out + size[0] - len(shown), <const char*>shown, len(shown))
+        return out
+
     cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept:
         # The canonical request, and a small body, now or as it comes: until the response, it may be sent again.
         cdef size_t rest = 0
-        cdef size_t capacity = head.size + 2048
+        cdef uint32_t extra_size = 0
+        cdef unsigned char* extra = self.introduction(&extra_size)
+        cdef size_t capacity = head.size + 2048 + extra_size
         cdef unsigned char* out = self.reactor.borrow(capacity)
         cdef unsigned char new_id[ID_SIZE]
         cdef Origin origin
         cdef Py_ssize_t size
-        if out == NULL:
+        if out == NULL or (extra == NULL and extra_size):
             return False
         origin.address = <const unsigned char*>self.address
         origin.address_size = self.address_size
@@ -152,8 +172,9 @@ cdef class RequestReader(Connection):
         origin.scheme_size = 4 if self.tls is None else 5
         origin.via = <const unsigned char*><char*>self.listener.via
         origin.via_size = <uint32_t>len(self.listener.via)
-        origin.extra = NULL
-        origin.extra_size = 0
+        origin.extra = extra
+        origin.extra_size = extra_size
+        origin.drop_authorization = self.spent and not self.gate.keeps
         origin.upgrade = offered(data, head, self.settings.upgrades)
         self.upgrade = (
             data[origin.upgrade.start:origin.upgrade.start + origin.upgrade.size].lower() if origin.upgrade.size else None

@@ -7,6 +7,7 @@ from _fastpath cimport net
 from _fastpath.backend cimport MAX_BACKENDS, Backend
 from _fastpath.end cimport CODE_OVERLOADED, CODE_UNREACHABLE, End
 from _fastpath.exchange cimport JOINED, tally_counters
+from _fastpath.gate cimport Gate
 from _fastpath.http1 cimport Head
 from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Reactor
@@ -78,6 +79,11 @@ cdef class Service(Pool):
         if not 0 <= version <= 2:
             raise ValueError(f"PROXY headers have version 1 or 2, not {version}")
         self.proxy_version = <uint8_t>version
+
+    def set_gate(self, Gate gate, bint own) -> None:
+        """`own`: ask this of its callers (None: nothing), and not what the port asks."""
+        self.gate = gate
+        self.own_gate = own
 
     def set_settings(self, Settings settings not None) -> None:
         """Use other limits and timeouts for exchanges that begin from now on."""

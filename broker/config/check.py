@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Iterable
 
 from broker.config.document import KeyPath, format_path
-from broker.config.model import Config, Listen, RegistrationPort, authority
-from broker.config.schema import LimitsSection, TimeoutsSection
+from broker.config.model import Config, ExternalPort, Listen, RegistrationPort, authority
+from broker.config.schema import AuthSection, LimitsSection, TimeoutsSection
 from broker.config.validate import Draft
 
 # What can't do anything where it stands: it may stand there, but is hardly meant.
@@ -31,6 +31,7 @@ def check(draft: Draft, config: Config) -> None:
     check_addresses(draft, config)
     check_credentials(draft, config)
     check_users(draft, config)
+    check_auth(draft, config)
     check_services(draft, config)
     check_answers(draft, config)
     check_connect(draft, config)
@@ -151,11 +152,72 @@ def check_users(draft: Draft, config: Config) -> None:
                 draft.path("users", i),
                 f"{user.name} has no tokens, certificates or passwords and can't log in",
             )
-        if not (user.rights.services or user.rights.tcp or user.rights.tls):
+        if user.rights.call is None and not (user.rights.services or user.rights.tcp or user.rights.tls):
             draft.warn(
                 draft.path("users", i),
-                f'{user.name} may announce nothing: say what in may, as in {{services: ["*"], tcp: ["*"]}}',
+                f'{user.name} may announce nothing: say what in may, as in {{services: ["*"], tcp: ["*"]}},'
+                ' or what he may call, as in {call: ["*"]}',
             )
+
+
+def check_auth(draft: Draft, config: Config) -> None:
+    """Of clients: that what is asked can be proven, and is asked where it works."""
+    for i, port in enumerate(config.external):
+        if port.auth is None:
+            continue
+        path = draft.path("external", i, "auth")
+        check_proofs(draft, config, path, draft.file.external[i].auth)
+        if port.scheme in ("tcp", "tls") and port.auth.kinds:
+            draft.wrong(
+                path, f"is for http and https ports: nothing on a {port.scheme} port says who a client is"
+            )
+        if "certificate" in port.auth.kinds and not asks_certificates(port):
+            draft.wrong(
+                path,
+                "certificate needs a port that asks for them: https with tls.client, mode request or require",
+            )
+        if {"token", "basic"} & {*port.auth.kinds} and port.scheme == "http" and not is_private(port.host):
+            draft.warn(
+                path, "credentials travel unencrypted to this port; anyone on the way can read and use them"
+            )
+    for i, service in enumerate(config.services):
+        if service.auth is None:
+            continue
+        path = draft.path("services", i, "auth")
+        check_proofs(draft, config, path, draft.file.services[i].auth)
+        if service.kind != "http":
+            draft.wrong(path, "is for http services: nothing in a tcp or tls connection says who a client is")
+        if config.connect:
+            draft.wrong(
+                path,
+                "is for services of external ports; requests from tunnels were let in by the DMZ node's port",
+            )
+        if "certificate" in service.auth.kinds and not any(map(asks_certificates, config.external)):
+            draft.wrong(path, "certificate needs an https port with tls.client, mode request or require")
+
+
+def asks_certificates(port: ExternalPort) -> bool:
+    return port.tls is not None and port.tls.client_mode != "none"
+
+
+def check_proofs(draft: Draft, config: Config, path: KeyPath, entry: AuthSection | None) -> None:
+    assert entry is not None
+    if "users" in draft.incomplete:
+        return
+    if "none" in entry.kind:
+        if len(entry.kind) > 1:
+            draft.wrong((*path, "kind"), "none stands alone")
+        return
+    names = {user.name for user in config.users}
+    for place, name in enumerate(entry.users):
+        if name not in names:
+            draft.wrong((*path, "users", place), f"there is no user {name!r}")
+    proofs = {"token": "tokens", "basic": "passwords", "certificate": "certificates"}
+    if not any(getattr(user, proofs[kind]) for user in config.users for kind in entry.kind):
+        draft.wrong(
+            path,
+            f"nobody could prove himself: no user has {' or '.join(proofs[kind] for kind in entry.kind)}",
+        )
 
 
 # --- services ----------------------------------------------------------------------

@@ -128,6 +128,18 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """What those who call a port or a service have to prove."""
+
+    kinds: tuple[str, ...] = ()
+    """Of `token`, `basic` and `certificate`, any of which will do; empty: nothing."""
+    users: tuple[str, ...] = ()
+    """Who is let in; empty: all users."""
+    pass_credentials: bool = False
+    """The service gets the Authorization field too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalPort(Listen):
     """Where clients connect."""
 
@@ -144,6 +156,9 @@ class ExternalPort(Listen):
     """Whose word counts for whom they speak."""
     proxy_protocol: bool = False
     """Connections begin with a PROXY header."""
+    auth: Auth | None = None
+    client_cert_fields: tuple[str, ...] = ()
+    """Names of the fields that tell services of a client's certificate."""
     limits: Limits
     timeouts: Timeouts
     upgrades: tuple[str, ...] = UPGRADES
@@ -279,6 +294,8 @@ class Service:
     """The header that tells a tcp or tls upstream whose connection it is; None: none."""
     health: HealthCheck | None = None
     """None: nothing is looked at as long as requests succeed."""
+    auth: Auth | None = None
+    """In place of the port's; None: what the port asks."""
 
     @property
     def upgrades(self) -> tuple[str, ...]:
@@ -324,6 +341,8 @@ class Rights:
     """Names of tcp services, or "*"."""
     tls: tuple[str, ...] = ()
     """Server names, `*.HOST` for all below a host, or "*"."""
+    call: tuple[Match, ...] | None = None
+    """What the user may call where a port or service asks who he is; None: all that is offered there."""
     tunnels: int | None = None
     streams: int | None = None
     """At once, in all tunnels at one registration port."""

@@ -13,6 +13,7 @@ from broker.config.document import KeyPath
 from broker.config.model import (
     Addresses,
     Admin,
+    Auth,
     CertificateRule,
     Config,
     Connect,
@@ -36,6 +37,7 @@ from broker.config.model import (
 from broker.config.proxy import proxy_for, read_credentials
 from broker.config.schema import (
     AdminSection,
+    AuthSection,
     ConnectSection,
     DialTlsSection,
     ExternalSection,
@@ -152,10 +154,19 @@ def resolve_external(
         addresses=resolve_addresses(entry),
         trusted_proxies=resolve_proxies(draft, index, entry),
         proxy_protocol=entry.proxy_protocol,
+        auth=resolve_auth(entry.auth),
+        client_cert_fields=tuple(entry.client_cert_fields),
         upgrades=tuple(entry.upgrades),
         limits=limits.with_own(entry.limits.own()),
         timeouts=timeouts.with_own(entry.timeouts.own()),
     )
+
+
+def resolve_auth(entry: AuthSection | None) -> Auth | None:
+    if entry is None:
+        return None
+    kinds = tuple(kind for kind in dict.fromkeys(entry.kind) if kind != "none")
+    return Auth(kinds=kinds, users=tuple(entry.users), pass_credentials=entry.pass_credentials)
 
 
 def resolve_proxies(draft: Draft, index: int, entry: ExternalSection) -> tuple[Network, ...]:
@@ -244,6 +255,7 @@ def resolve_user(draft: Draft, index: int, entry: UserSection) -> User:
         services=tuple(may.services),
         tcp=tuple(may.tcp),
         tls=tuple(may.tls),
+        call=tuple(may.call) if "call" in may.model_fields_set else None,
         tunnels=may.tunnels,
         streams=may.streams,
     )
@@ -302,6 +314,7 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 tls=resolve_upstream_tls(draft, path, entry),
                 proxy_protocol=resolve_proxy_header(draft, path, entry),
                 health=resolve_health(draft, path, entry),
+                auth=resolve_auth(entry.auth),
             )
         )
     if len(out) < len(draft.file.services):

@@ -114,6 +114,19 @@ SanPattern = Annotated[NamePattern, Written("name pattern", parse_san)]
 NetworkValue = Annotated[Network, Written("address or network", values.parse_network, values.format_network)]
 Networks = Annotated[list[NetworkValue], BeforeValidator(one_or_more), Field(min_length=1)]
 Flag = Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)]
+AuthKind = Annotated[
+    str,
+    Written(
+        "none, token, basic or certificate", values.parse_choice("none", "token", "basic", "certificate")
+    ),
+]
+CertField = Annotated[
+    str,
+    Written(
+        "X-Forwarded-Client-Cert or Client-Cert",
+        values.parse_choice("X-Forwarded-Client-Cert", "Client-Cert"),
+    ),
+]
 ProxyVersion = Annotated[str, Written("v1 or v2", values.parse_choice("v1", "v2"))]
 Protocol = Annotated[str, Written("protocol", values.parse_protocol)]
 UpstreamUrl = Annotated[Upstream, Written("upstream URL, or {url, weight}", parse_weighted)]
@@ -181,9 +194,20 @@ class ServerTlsSection(Section):
     client: ClientTlsSection = ClientTlsSection()
 
 
-class ExternalSection(Section):
-    LATER = frozenset({"auth"})
+class AuthSection(Section):
+    """What those who call have to prove."""
 
+    kind: Annotated[list[AuthKind], BeforeValidator(one_or_more), Field(min_length=1)]
+    users: Annotated[list[UserName], BeforeValidator(one_or_more)] = []
+    pass_credentials: Flag = False
+
+
+def as_auth(value: object) -> object:
+    """A word or a list of words is the kind alone."""
+    return {"kind": value} if isinstance(value, str | list) else value
+
+
+class ExternalSection(Section):
     name: Name | None = None
     listen: Annotated[values.ExternalListen, Written("URL", values.parse_external)]
     registration: Name | None = None
@@ -192,6 +216,8 @@ class ExternalSection(Section):
     deny: Networks = []
     trusted_proxies: Networks = []
     proxy_protocol: Flag = False
+    auth: Annotated[AuthSection | None, BeforeValidator(as_auth)] = None
+    client_cert_fields: Annotated[list[CertField], BeforeValidator(one_or_more)] = []
     upgrades: list[Protocol] = list(UPGRADES)
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()
@@ -241,6 +267,7 @@ class MaySection(Section):
     services: list[Right] = []
     tcp: list[TcpRight] = []
     tls: list[ServerName] = []
+    call: list[Right] = []
     tunnels: Annotated[int | None, count(1, 1_000_000, none=True)] = None
     streams: Annotated[int | None, count(1, 1_000_000_000, none=True)] = None
 
@@ -289,13 +316,12 @@ class HealthSection(Section):
 
 
 class ServiceSection(Section):
-    LATER = frozenset({"auth"})
-
     match: Annotated[str | None, Written("[HOST][/PATH]", values.text)] = None
     name: Name | None = None
     upstream: Annotated[list[UpstreamUrl], BeforeValidator(one_or_more), Field(min_length=1)]
     tls: UpstreamTlsSection = UpstreamTlsSection()
     proxy_protocol: ProxyVersion | None = None
+    auth: Annotated[AuthSection | None, BeforeValidator(as_auth)] = None
     upgrades: list[Protocol] = list(UPGRADES)
     health: HealthSection | None = None
     limits: LimitsSection = LimitsSection()

@@ -19,6 +19,7 @@ from _fastpath.route import RouteTable
 from _fastpath.socket import set_congestion
 from broker.config import model
 from broker.config.model import Config, Listen
+from broker.identity.gates import Gates
 from broker.identity.login import Wants
 from broker.identity.users import Users
 from broker.node.handover import TELL_PAUSE_S, Key, Known
@@ -81,6 +82,7 @@ class Parts:
         self.agent_services: dict[str, LocalServices] = {}  # by the URL that they are announced at
         self.resolver = Resolver()
         self.users = Users()
+        self.gates = Gates(self.users)
         self.inherited = Inherited()
         self._reactor = reactor
         self._node = node
@@ -117,6 +119,7 @@ class Parts:
         set_memory_limit(config.limits.memory)
         set_congestion(config.congestion)
         self.users = Users(config.users)
+        self.gates = Gates(self.users)
         self._commit_registration(config)
         self._commit_external(config)
         await self._commit_uplinks(config)
@@ -195,14 +198,14 @@ class Parts:
             sockets = self.sockets(port, f"external port {port.name}")
             known = before.get(port.name)
             if known is not None and known.uses(sockets) and known.can_become(port):
-                known.services.apply(at_port(config.services, port))
-                known.apply(port, self._delegated(port))
+                known.services.apply(at_port(config.services, port), self.gates)
+                known.apply(port, self._delegated(port), self.gates)
                 self.external[port.name] = before.pop(port.name)
                 continue
             services = LocalServices(self._reactor, self.resolver)
-            services.apply(at_port(config.services, port))
+            services.apply(at_port(config.services, port), self.gates)
             self.external[port.name] = ExternalPort(
-                port, sockets, self._reactor, services, self._delegated(port)
+                port, sockets, self._reactor, services, self._delegated(port), self.gates
             )
         for gone in before.values():
             self._retire_external(gone, config.timeouts.drain / 1000)

@@ -12,6 +12,8 @@ from _fastpath.reactor import Reactor
 from _fastpath.record import AccessLog
 from _fastpath.route import RouteTable
 from broker.config import model
+from broker.identity.gates import Gates
+from broker.identity.shown import FIELDS, certify
 from broker.ports.certificates import PortTls, tls_of
 from broker.ports.sockets import bound_url
 from broker.services.compiled import admission_of, networks_of, settings_of
@@ -30,6 +32,7 @@ class ExternalPort:
         reactor: Reactor,
         services: LocalServices,
         delegated: RouteTable,
+        gates: Gates,
         log: AccessLog | None = None,
     ) -> None:
         self.config = config
@@ -41,7 +44,7 @@ class ExternalPort:
         self.tls: PortTls | None = tls_of(config)
         self._sockets = sockets
         self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
-        self._set_addresses()
+        self._set_addresses(gates)
 
     def _listen(self, sock: socket.socket, reactor: Reactor, log: AccessLog | None) -> Listener:
         fd = os.dup(sock.fileno())
@@ -76,7 +79,7 @@ class ExternalPort:
         same = (self.config.name, self.config.scheme, self.config.service)
         return same == (config.name, config.scheme, config.service)
 
-    def apply(self, config: model.ExternalPort, delegated: RouteTable) -> None:
+    def apply(self, config: model.ExternalPort, delegated: RouteTable, gates: Gates) -> None:
         """Other limits, and the tables as they are now."""
         self.config = config
         self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
@@ -84,14 +87,18 @@ class ExternalPort:
         if self.tls is not None:
             for listener in self._listeners:
                 listener.set_tls(self.tls)
-        self._set_addresses()
+        self._set_addresses(gates)
         self.set_delegated(delegated)
 
-    def _set_addresses(self) -> None:
+    def _set_addresses(self, gates: Gates) -> None:
+        """Who may connect, and who may call."""
         admission = admission_of(self.config.addresses)
         trusted = networks_of(self.config.trusted_proxies)
+        fields = sum(FIELDS[name] for name in self.config.client_cert_fields)
+        asks = self.config.tls is not None and self.config.tls.client_mode != "none"
         for listener in self._listeners:
             listener.set_addresses(admission, trusted, self.config.proxy_protocol)
+            listener.set_gate(gates.gate(self.config.auth), certify if asks else None, fields)
 
     def set_delegated(self, table: RouteTable) -> None:
         self._delegated = table

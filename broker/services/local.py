@@ -11,6 +11,7 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.service import Service as Target
 from broker.config.model import ExternalPort, Limits, Match, Service, Timeouts
+from broker.identity.gates import Gates
 from broker.services.compiled import settings_of
 from broker.services.health import Health
 from broker.services.resolver import Resolver
@@ -75,11 +76,15 @@ class LocalServices:
         self._health = Health(on_health or (lambda: None))
         self._targets: dict[Match, tuple[Service, Target]] = {}
 
-    def apply(self, places: Iterable[Placed]) -> None:
+    def apply(self, places: Iterable[Placed], gates: Gates | None = None) -> None:
+        """`gates`: where clients call them; what a service asks of its callers counts there only."""
         before, self._targets = self._targets, {}
         self.expiries = []
         for placed in places:
-            self._targets[placed.service.match] = placed.service, self._target(placed, before)
+            target = self._target(placed, before)
+            auth = placed.service.auth
+            target.set_gate(gates.gate(auth) if gates else None, gates is not None and auth is not None)
+            self._targets[placed.service.match] = placed.service, target
         for _, target in before.values():
             self._retire(target)
         self.table = self._build()

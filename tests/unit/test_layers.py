@@ -33,6 +33,8 @@ ENTRY, VERSION = "__main__", "__init__"
 LEVELS = {
     "bytes": {"memory", "wire", "address", "networks", "proxy"},
     "ends": {"end", "guard"},
+    "bytes": {"memory", "wire", "address", "networks", "proxy", "siphash", "failures"},
+    "ends": {"end"},
     "session": {
         "meta",
         "frame",
@@ -65,6 +67,7 @@ LEVELS = {
     "exchange": {
         *(
             "exchange",
+            "gate",
             "record",
             "meter",
             "connection",

@@ -1,0 +1,111 @@
+"""What ports and services ask of those who call them, compiled: whose a credential is, and what he may call.
+
+Slow proofs (passwords) run in a thread of their own, one after another and a bounded number of them: whoever
+guesses passwords delays others who log in for the first time, and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import functools
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import EllipsisType
+
+from _fastpath.gate import PROOFS, Caller, Gate, Pending
+from _fastpath.route import RouteTable, Target
+from broker.config.model import Auth, Match, Secret
+from broker.identity.certificates import Chain
+from broker.identity.users import Principal, Users
+
+REALM = "broker"
+CHALLENGES = {"token": f'Bearer realm="{REALM}"', "basic": f'Basic realm="{REALM}", charset="UTF-8"'}
+NOTHING = RouteTable([])
+MAX_PENDING = 64  # passwords that wait to be looked at
+CODE_OVERLOADED = 5  # end.pxd
+
+
+@functools.cache
+def slow_thread() -> ThreadPoolExecutor:
+    """One: each try takes a processor and tens of MiB of memory."""
+    return ThreadPoolExecutor(1, thread_name_prefix="passwords")
+
+
+class Gates:
+    """Makes the gates of one configuration; all of them know the same users."""
+
+    def __init__(self, users: Users) -> None:
+        self._users = users
+        self._waiting: dict[bytes, list[Pending]] = {}
+
+    def gate(self, auth: Auth | None) -> Gate | None:
+        """None where nothing is asked."""
+        if auth is None or not auth.kinds:
+            return None
+        challenges = [CHALLENGES[kind] for kind in auth.kinds if kind in CHALLENGES]
+        return Gate(
+            auth.kinds,
+            {name: self._caller(name, auth.users) for name in self._users.names},
+            self._verify,
+            keeps=auth.pass_credentials,
+            challenges=challenges or [f'Certificate realm="{REALM}"'],
+        )
+
+    def _caller(self, name: str, admitted: tuple[str, ...]) -> Caller:
+        lines = f"Broker-User: {name}\r\n".encode()
+        if admitted and name not in admitted:
+            return Caller(name, lines, NOTHING)
+        return Caller(name, lines, table_of(self._users.rights(name).call))
+
+    def _verify(
+        self, proof: int, credential: bytes | Chain, pending: Pending | None
+    ) -> str | int | EllipsisType | None:
+        if isinstance(credential, tuple):
+            return named(self._users.by_certificate(credential))
+        if proof == PROOFS["token"]:
+            return named(self._users.by_token(credential.decode("latin-1")))
+        return self._verify_password(credential, pending)
+
+    def _verify_password(self, credential: bytes, pending: Pending | None) -> int | EllipsisType | None:
+        pair = read_basic(credential)
+        if pair is None or pending is None:
+            return None
+        waiting = self._waiting.get(credential)
+        if waiting is not None:
+            waiting.append(pending)
+            return ...
+        if len(self._waiting) >= MAX_PENDING:
+            return CODE_OVERLOADED
+        self._waiting[credential] = [pending]
+        work = asyncio.get_running_loop().run_in_executor(slow_thread(), self._users.by_password, *pair)
+        work.add_done_callback(functools.partial(self._settle, credential))
+        return ...
+
+    def _settle(self, credential: bytes, work: asyncio.Future[Principal | None]) -> None:
+        failed = work.cancelled() or work.exception() is not None
+        name = None if failed else named(work.result())
+        for pending in self._waiting.pop(credential):
+            pending.settle(name)
+
+
+def named(principal: Principal | None) -> str | None:
+    return None if principal is None else principal.name
+
+
+def table_of(patterns: Iterable[Match] | None) -> RouteTable | None:
+    """Hosts and paths that may be called; None is everything."""
+    if patterns is None:
+        return None
+    target = Target("call")
+    return RouteTable([(each.host, each.path, target) for each in dict.fromkeys(patterns)])
+
+
+def read_basic(credential: bytes) -> tuple[str, Secret] | None:
+    """Name and password of `Authorization: Basic` (RFC 7617)."""
+    try:
+        name, colon, password = base64.b64decode(credential, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return (name, Secret(password)) if colon else None
