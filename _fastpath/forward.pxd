@@ -47,9 +47,9 @@ cdef struct Reply:
 # The canonical request head from what a client sent.
 cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const Origin* origin,
                               unsigned char* out, size_t capacity) noexcept nogil
-# A canonical request head without the change of protocol that it asks for.
-cdef Py_ssize_t without_upgrade(const unsigned char* data, const Head* head,
-                                unsigned char* out, size_t capacity) noexcept nogil
+# A canonical request head without its upgrade, or without the fields that only nodes write (Broker-User and kin), or both.
+cdef Py_ssize_t without_fields(const unsigned char* data, const Head* head, bint upgrade, bint identity,
+                               unsigned char* out, size_t capacity) noexcept nogil
 # The canonical response head from what an upstream sent.
 cdef Py_ssize_t write_response(const unsigned char* data, const Head* head,
                                unsigned char* out, size_t capacity) noexcept nogil

@@ -296,15 +296,15 @@ cdef Py_ssize_t write_request(const unsigned char* data, const Head* head, const
     return close_writer(&writer, out)
 
 
-cdef Py_ssize_t without_upgrade(const unsigned char* data, const Head* head,
-                                unsigned char* out, size_t capacity) noexcept nogil:
+cdef Py_ssize_t without_fields(const unsigned char* data, const Head* head, bint upgrade, bint identity,
+                               unsigned char* out, size_t capacity) noexcept nogil:
     cdef Writer writer
     cdef const Field* field
     cdef uint32_t at
     open_writer(&writer, data, head, out, capacity)
     for at in range(head.field_count):
         field = &head.fields[at]
-        if field.hop and field.known != FIELD_TRANSFER_ENCODING:
+        if (upgrade and field.hop and field.known != FIELD_TRANSFER_ENCODING) or (identity and NODE_FIELDS >> field.known & 1):
             flush(&writer, field.name.start, line_stop(head, at))
     flush(&writer, head.size - 2, head.size)
     return close_writer(&writer, out)

@@ -54,6 +54,7 @@ cdef class Gate:
     cdef dict callers
     cdef object verify            # (proof, credential, Pending) -> a name, None, a Code, or ... (later)
     cdef Challenge challenge
+    cdef set waiting              # tags of credentials that Python is at
     cdef Known known[CACHE_SETS * CACHE_WAYS]
     cdef uint64_t key[2]
     cdef uint64_t turn
@@ -67,7 +68,7 @@ cdef class Gate:
     cdef int prove(self, uint8_t proof, const unsigned char* text, size_t size, const unsigned char* address,
                    Ingress asker, uint64_t now_ms, PyObject** caller) noexcept
     cdef int ask(self, uint8_t proof, const unsigned char* text, size_t size, const uint64_t* tag,
-                 const unsigned char* address, Ingress asker) noexcept
+                 const unsigned char* address, Ingress asker, bint charged) noexcept
     cdef PyObject* owner(self, ClientCertificate certificate) noexcept
     cdef Known* find(self, const uint64_t* tag) noexcept
     cdef void remember(self, const uint64_t* tag, PyObject* caller) noexcept
@@ -79,3 +80,4 @@ cdef class Pending:
     cdef Ingress asker
     cdef uint64_t tag[2]
     cdef unsigned char address[16]
+    cdef bint charged             # this is the try that the address owes for

@@ -21,6 +21,10 @@ PROOFS = {"token": PROOF_TOKEN, "basic": PROOF_PASSWORD, "certificate": PROOF_CE
 cdef Failures failures = Failures()
 
 
+cdef inline bytes tag_bytes(const uint64_t* tag):
+    return (<const char*>tag)[:16]
+
+
 @cython.final
 cdef class Caller:
     """A user: `lines` are what a service is told of him, `may` (None: everything) the hosts and paths that he may call."""
@@ -62,7 +66,9 @@ cdef class Pending:
         known = self.gate.callers.get(result)
         if known is not None:
             caller = <PyObject*>known
-            failures.forgive(self.address)
+            if self.charged:
+                failures.forgive(self.address)
+        self.gate.waiting.discard(tag_bytes(self.tag))
         self.gate.remember(self.tag, caller)
         self.asker.proved()
         self.asker = None
@@ -80,6 +86,7 @@ cdef class Gate:
         for proof in proofs:
             self.proofs |= <uint8_t>PROOFS[proof]
         self.callers = dict(callers)
+        self.waiting = set()
         self.verify = verify
         self.keeps = keeps
         self.challenge = Challenge(challenges)
@@ -126,6 +133,8 @@ cdef class Gate:
         key[1] = self.key[1]
         siphash(key, text, size, tag)
         tag[0] |= 1               # never the mark of an empty place
+        if self.waiting and tag_bytes(tag) in self.waiting:
+            return self.ask(proof, text, size, tag, address, asker, False)      # no other try than the one that is paid for
         known = self.find(tag)
         if known != NULL and known.caller != NULL:
             caller[0] = known.caller
@@ -135,13 +144,14 @@ cdef class Gate:
         if known != NULL:
             return CODE_UNAUTHENTICATED
         self.asked += 1
-        return self.ask(proof, text, size, tag, address, asker)
+        return self.ask(proof, text, size, tag, address, asker, True)
 
     cdef int ask(self, uint8_t proof, const unsigned char* text, size_t size, const uint64_t* tag,
-                 const unsigned char* address, Ingress asker) noexcept:
+                 const unsigned char* address, Ingress asker, bint charged) noexcept:
         cdef Pending pending = Pending.__new__(Pending)
         pending.gate = self
         pending.asker = asker
+        pending.charged = charged
         memcpy(pending.tag, tag, sizeof(pending.tag))
         memcpy(pending.address, address, sizeof(pending.address))
         try:
@@ -149,15 +159,18 @@ cdef class Gate:
         except Exception:
             return CODE_INTERNAL
         if result is ...:
+            self.waiting.add(tag_bytes(tag))
             return GATE_WAIT
         if isinstance(result, int):
-            failures.forgive(address)     # it was not looked at
+            if charged:
+                failures.forgive(address) # it was not looked at
             return <int>result if 0 < result < CODE_COUNT else <int>CODE_INTERNAL
         known = self.callers.get(result)
         if known is None:
             self.remember(tag, NULL)
             return CODE_UNAUTHENTICATED
-        failures.forgive(address)
+        if charged:
+            failures.forgive(address)
         self.remember(tag, <PyObject*>known)
         return GATE_OPEN
 

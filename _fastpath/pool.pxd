@@ -27,6 +27,7 @@ cdef class Pool(Egress):
     cdef dict tls                 # None: plain. Else by host name: () -> a pyOpenSSL Connection, with `verify` and `failed`
     cdef Gate gate                # in place of the port's, where `own_gate`
     cdef bint own_gate
+    cdef bint distrusts           # what other nodes say of callers does not reach it
     cdef uint8_t proxy_version    # of the PROXY header in front of each tcp connection; 0: none
     cdef readonly tuple backends  # of Backend
     cdef object on_ejected        # (Backend) -> None: it was ejected; or None

@@ -85,6 +85,10 @@ cdef class Service(Pool):
         self.gate = gate
         self.own_gate = own
 
+    def set_trust(self, bint identity) -> None:
+        """Whether requests out of tunnels keep what the other node says of its callers: Broker-User, client certificates."""
+        self.distrusts = not identity
+
     def set_settings(self, Settings settings not None) -> None:
         """Use other limits and timeouts for exchanges that begin from now on."""
         self.settings = settings

@@ -49,6 +49,6 @@ cdef class Tunnel(SessionOwner):
     cdef str reason(self)
     cdef void tell_parting(self) noexcept
     cdef int join_http(self, Stream stream, const unsigned char** head, size_t* size, uint32_t* flags) noexcept
-    cdef bint strip_upgrade(self, Head* head, const unsigned char** data, size_t* size) noexcept
+    cdef bint strip(self, Head* head, bint upgrade, bint identity, const unsigned char** data, size_t* size) noexcept
     cdef bint guard(self, Stream stream, Settings settings, const Head* head) noexcept
     cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept

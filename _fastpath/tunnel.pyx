@@ -20,7 +20,7 @@ from _fastpath.net cimport errno
 from _fastpath.reactor cimport SCRATCH_SIZE
 from _fastpath.pool cimport Pool
 from _fastpath.route cimport Target
-from _fastpath.forward cimport without_upgrade
+from _fastpath.forward cimport without_fields
 from _fastpath.settings cimport Settings
 from _fastpath.slots cimport SlotTable
 from _fastpath.socket cimport set_lowat, set_stream_options, uncork
@@ -430,6 +430,7 @@ cdef class Tunnel(SessionOwner):
         cdef const char* reason = NULL
         cdef uint32_t resume = 0
         cdef int ambiguous = 0
+        cdef bint upgrade
         cdef Head head
         cdef Target found
         head.fields = fields
@@ -443,24 +444,26 @@ cdef class Tunnel(SessionOwner):
             return CODE_BAD_REQUEST
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
-        if isinstance(found, Pool) and not self.guard(stream, (<Pool>found).settings, &head):
-            return CODE_BODY_TOO_LARGE
-        if head.upgrade and isinstance(found, Pool) and not offered(data, &head, (<Pool>found).settings.upgrades).size:
-            # Not allowed on this side: an ordinary request, which is all there with its head.
-            if not self.strip_upgrade(&head, message, size):
+        if isinstance(found, Pool):
+            if not self.guard(stream, (<Pool>found).settings, &head):
+                return CODE_BODY_TOO_LARGE
+            upgrade = head.upgrade and not offered(data, &head, (<Pool>found).settings.upgrades).size
+            if (upgrade or (<Pool>found).distrusts) and not self.strip(&head, upgrade, (<Pool>found).distrusts, message, size):
                 return CODE_OVERLOADED
-            flags[0] |= HEAD_END
+            if upgrade:
+                flags[0] |= HEAD_END      # not allowed on this side: an ordinary request, which is all there with its head
         return (<Egress>found).join(stream, &head)
 
-    cdef bint strip_upgrade(self, Head* head, const unsigned char** data, size_t* size) noexcept:
+    cdef bint strip(self, Head* head, bint upgrade, bint identity, const unsigned char** data, size_t* size) noexcept:
         cdef unsigned char* out = self.reactor.borrow(size[0])
         cdef Py_ssize_t written
         if out == NULL:
             return False
-        written = without_upgrade(data[0], head, out, size[0])
+        written = without_fields(data[0], head, upgrade, identity, out, size[0])
         if written < 0:
             return False
-        head.upgrade = False      # the spans are those of the old bytes: a join does not use them
+        if upgrade:
+            head.upgrade = False  # the spans are those of the old bytes: a join does not use them
         data[0] = out
         size[0] = <size_t>written
         return True

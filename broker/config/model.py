@@ -296,6 +296,8 @@ class Service:
     """None: nothing is looked at as long as requests succeed."""
     auth: Auth | None = None
     """In place of the port's; None: what the port asks."""
+    trust_identity: bool = True
+    """What a DMZ node says of callers reaches it."""
 
     @property
     def upgrades(self) -> tuple[str, ...]:

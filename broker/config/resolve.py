@@ -315,6 +315,7 @@ def resolve_services(draft: Draft, limits: Limits, timeouts: Timeouts) -> tuple[
                 proxy_protocol=resolve_proxy_header(draft, path, entry),
                 health=resolve_health(draft, path, entry),
                 auth=resolve_auth(entry.auth),
+                trust_identity=entry.trust_identity,
             )
         )
     if len(out) < len(draft.file.services):

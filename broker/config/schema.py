@@ -321,6 +321,7 @@ class ServiceSection(Section):
     upstream: Annotated[list[UpstreamUrl], BeforeValidator(one_or_more), Field(min_length=1)]
     tls: UpstreamTlsSection = UpstreamTlsSection()
     proxy_protocol: ProxyVersion | None = None
+    trust_identity: Flag = True
     auth: Annotated[AuthSection | None, BeforeValidator(as_auth)] = None
     upgrades: list[Protocol] = list(UPGRADES)
     health: HealthSection | None = None

@@ -68,10 +68,13 @@ class Gates:
             return named(self._users.by_token(credential.decode("latin-1")))
         return self._verify_password(credential, pending)
 
-    def _verify_password(self, credential: bytes, pending: Pending | None) -> int | EllipsisType | None:
+    def _verify_password(self, credential: bytes, pending: Pending | None) -> str | int | EllipsisType | None:
         pair = read_basic(credential)
         if pair is None or pending is None:
             return None
+        known = self._users.by_known_password(*pair)
+        if known is not None:
+            return known.name
         waiting = self._waiting.get(credential)
         if waiting is not None:
             waiting.append(pending)

@@ -104,9 +104,24 @@ class Users:
                 return Principal(user.name, user.rights, password=each)
         return None
 
-    def _proves(self, password: Secret, known: PasswordHash) -> bool:
+    def by_known_password(self, name: str, password: Secret) -> Principal | None:
+        """The same where it was proven before, at once; None says nothing."""
+        user = self._by_name.get(name)
+        for each in user.passwords if user is not None else ():
+            if user is not None and self._mark(password, each) in self._proven:
+                return Principal(user.name, user.rights, password=each)
+        return None
+
+    def follow(self, before: Users) -> None:
+        """Remember what was proven before a reload: it counts for passwords that are still there."""
+        self._proven, self._proof_key = before._proven, before._proof_key
+
+    def _mark(self, password: Secret, known: PasswordHash) -> bytes:
         typed = password.reveal().encode("utf-8", "surrogatepass")
-        mark = hmac.digest(self._proof_key, known.salt + known.key + typed, "sha256")
+        return hmac.digest(self._proof_key, known.salt + known.key + typed, "sha256")
+
+    def _proves(self, password: Secret, known: PasswordHash) -> bool:
+        mark = self._mark(password, known)
         if mark in self._proven:
             return True
         if not verify_password(password, known):

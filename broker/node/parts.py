@@ -118,7 +118,9 @@ class Parts:
         self._listens = ports_of(config)
         set_memory_limit(config.limits.memory)
         set_congestion(config.congestion)
-        self.users = Users(config.users)
+        users = Users(config.users)
+        users.follow(self.users)
+        self.users = users
         self.gates = Gates(self.users)
         self._commit_registration(config)
         self._commit_external(config)

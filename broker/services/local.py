@@ -83,6 +83,7 @@ class LocalServices:
         for placed in places:
             target = self._target(placed, before)
             auth = placed.service.auth
+            target.set_trust(placed.service.trust_identity)
             target.set_gate(gates.gate(auth) if gates else None, gates is not None and auth is not None)
             self._targets[placed.service.match] = placed.service, target
         for _, target in before.values():

@@ -31,10 +31,8 @@ ENTRY, VERSION = "__main__", "__init__"
 
 # From the bottom up; a module uses its own level and those below. Up to "http", nothing knows a descriptor.
 LEVELS = {
-    "bytes": {"memory", "wire", "address", "networks", "proxy"},
-    "ends": {"end", "guard"},
     "bytes": {"memory", "wire", "address", "networks", "proxy", "siphash", "failures"},
-    "ends": {"end"},
+    "ends": {"end", "guard"},
     "session": {
         "meta",
         "frame",
