@@ -18,6 +18,7 @@ COMMANDS = (
     "connect",
     "check",
     "status",
+    "doctor",
     "reload",
     "upgrade",
     "drain",

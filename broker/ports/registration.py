@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ from broker.tunnel.handshake import (
     acceptance_bytes,
     read_registration,
     refusal_bytes,
+    verdict_bytes,
 )
 from broker.tunnel.registry import Member, Registry
 from broker.tunnel.uplink import TunnelSettings
@@ -372,6 +374,10 @@ class RegistrationPort:
             self._punish(login, "failed")
             raise
         member = self.registry.admit(principal, registration, login.address)
+        if registration.look:
+            node = self.settings.node
+            self._end(login, verdict_bytes(node, principal.name, member.refused, time.time()))
+            return
         self._hand_over(login, registration, member, login.data[size:])
 
     def _challenge(self, login: Login, more: bytes) -> None:
@@ -463,10 +469,14 @@ class RegistrationPort:
             (login.network, refusal.code),
             f"registration port {self.name} refused {login.address}: {refusal.code}: {refusal.sentence}",
         )
+        self._end(login, refusal_bytes(refusal))
+
+    def _end(self, login: Login, answer: bytes) -> None:
+        """The last that the connection is told."""
         login.data = b""
         login.refused = True
         try:
-            whole = login.send(refusal_bytes(refusal))
+            whole = login.send(answer)
             login.sock.shutdown(socket.SHUT_WR)
         except OSError:
             whole = False

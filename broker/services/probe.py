@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 
 import aiohttp
@@ -40,7 +41,7 @@ class Probe:
         except aiohttp.ClientConnectorCertificateError as error:
             return f"TLS failed: {error.certificate_error}"
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return (os.strerror(error.errno) if error.errno else str(error)).lower()
         except (aiohttp.ClientError, UnicodeError, ValueError) as error:
             return f"no answer in HTTP: {error}"
 

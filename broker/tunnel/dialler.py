@@ -195,7 +195,7 @@ class Dialler:
             tunnel = self._owner.make_tunnel(self, link)
         except OSError as error:
             link.sock.close()
-            raise DialError(_explain(error)) from error
+            raise DialError(explain(error)) from error
         self.tunnel = tunnel
         self.acceptance = link.acceptance
         self.peer = link.peer
@@ -219,17 +219,17 @@ class Dialler:
 
 async def open_link(owner: Owner, index: int, target: Target | None = None) -> Link:
     """Connect and register. DialError for everything that can go wrong on the way."""
-    sock = await _connect(owner, target)
+    sock = await connect(owner, target)
     proxy = owner.proxy
     try:
         async with asyncio.timeout(HANDSHAKE_S):
             if proxy is not None:
-                await _pass(sock, proxy, owner.authority)
+                await pass_proxy(sock, proxy, owner.authority)
                 proxy = None
             return await _register(sock, owner, index)
     except Refusal as error:
         sock.close()
-        raise _refused(error) from None
+        raise refused_by(error) from None
     except TlsFailed as error:
         sock.close()
         raise DialError(f"TLS failed: {error}") from None
@@ -244,13 +244,13 @@ async def open_link(owner: Owner, index: int, target: Target | None = None) -> L
         ) from None
     except OSError as error:
         sock.close()
-        raise DialError(_explain(error)) from None
+        raise DialError(explain(error)) from None
     except BaseException:
         sock.close()
         raise
 
 
-async def _connect(owner: Owner, target: Target | None) -> socket.socket:
+async def connect(owner: Owner, target: Target | None) -> socket.socket:
     loop = asyncio.get_running_loop()
     proxy = owner.proxy
     host, port = (proxy.host, proxy.port) if proxy is not None else owner.address
@@ -266,10 +266,10 @@ async def _connect(owner: Owner, target: Target | None) -> socket.socket:
     except socket.gaierror as error:
         raise DialError(f"{to}the name {host} cannot be resolved ({error.strerror})") from None
     except OSError as error:
-        raise DialError(f"{to}{_explain(error)}") from None
+        raise DialError(f"{to}{explain(error)}") from None
 
 
-async def _pass(sock: socket.socket, proxy: Proxy, authority: str) -> None:
+async def pass_proxy(sock: socket.socket, proxy: Proxy, authority: str) -> None:
     """Through the proxy. Raises ProxyRefused."""
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, connect_bytes(proxy, authority))
@@ -283,15 +283,15 @@ async def _pass(sock: socket.socket, proxy: Proxy, authority: str) -> None:
 
 async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
     loop = asyncio.get_running_loop()
-    stream = await _secure(sock, owner.tls) if owner.tls is not None else None
+    stream = await secure(sock, owner.tls) if owner.tls is not None else None
     registration = owner.registration(index)
     proves = registration.token is not None and not owner.bearer
-    binding = await _bind(sock, stream, owner) if proves else None
+    binding = await bind_token(sock, stream, owner) if proves else None
     request, announced = registration_bytes(registration, owner.authority, binding)
     await loop.sock_sendall(sock, stream.write(request) if stream else request)
     data = b""
     while True:
-        chunk = await _receive(sock, stream)
+        chunk = await receive(sock, stream)
         data += chunk
         answer = read_answer(data, ended=not chunk)
         if answer is not None:
@@ -303,7 +303,7 @@ async def _register(sock: socket.socket, owner: Owner, index: int) -> Link:
             return Link(sock, acceptance, data[size:], announced, peer, target_of(sock), connection)
 
 
-async def _bind(sock: socket.socket, stream: TlsStream | None, owner: Owner) -> Binding:
+async def bind_token(sock: socket.socket, stream: TlsStream | None, owner: Owner) -> Binding:
     """What the proof of the token is bound to. The token itself is not sent, whatever the peer answers."""
     if stream is not None:
         binding = exporter_of(stream.connection)
@@ -315,7 +315,7 @@ async def _bind(sock: socket.socket, stream: TlsStream | None, owner: Owner) -> 
     await asyncio.get_running_loop().sock_sendall(sock, question_bytes(owner.authority))
     data = b""
     while True:
-        chunk = await _receive(sock, None)
+        chunk = await receive(sock, None)
         data += chunk
         try:
             if read_answer(data, ended=not chunk) is not None:
@@ -326,7 +326,7 @@ async def _bind(sock: socket.socket, stream: TlsStream | None, owner: Owner) -> 
             return Binding(NONCE, refusal.nonce)
 
 
-async def _receive(sock: socket.socket, stream: TlsStream | None) -> bytes:
+async def receive(sock: socket.socket, stream: TlsStream | None) -> bytes:
     loop = asyncio.get_running_loop()
     while True:
         chunk = await loop.sock_recv(sock, READ_SIZE)
@@ -338,7 +338,7 @@ async def _receive(sock: socket.socket, stream: TlsStream | None) -> bytes:
             return plain
 
 
-async def _secure(sock: socket.socket, context: ClientContext) -> TlsStream:
+async def secure(sock: socket.socket, context: ClientContext) -> TlsStream:
     """The handshake. Raises TlsFailed; the peer is told why."""
     loop = asyncio.get_running_loop()
     stream = TlsStream(context())
@@ -367,14 +367,14 @@ def address_text(address: tuple[str, int] | tuple[str, int, int, int] | str) -> 
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _refused(error: Refusal) -> DialError:
+def refused_by(error: Refusal) -> DialError:
     if error.status == 0:
         return DialError(error.sentence.rstrip("."), refused=True)
     reason = f"refused with {error.status} {error.code}: {error.sentence.rstrip('.')}"
     return DialError(reason, refused=True, retry_after_s=error.retry_after)
 
 
-def _explain(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """Without addresses and numbers that change with every try."""
     if error.errno:
         return os.strerror(error.errno).lower()

@@ -82,6 +82,7 @@ class Registration:
     services: tuple[Match, ...]
     token: str | None = field(default=None, repr=False)
     proof: Proof | None = None  # of a token, in its place
+    look: bool = False  # only what would be granted is asked for: no tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,16 @@ def _registration(parameters: Mapping[str, Any], shown: Authorization) -> Regist
         services=parse_services(parameters.get("services", [])),
         token=shown.token,
         proof=shown.proof,
+        look=parameters.get("look") is True,
     )
+
+
+def verdict_bytes(node: str, user: str, refused: Iterable[tuple[Match, str, str]], now: float) -> bytes:
+    """The answer to a registration that only looks: who it was, and what would be refused."""
+    lost = [{"service": str(service), "code": code, "reason": reason} for service, code, reason in refused]
+    body = json.dumps({"node": node, "user": user, "time": now, "refused": lost}).encode() + b"\n"
+    head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return b"HTTP/1.1 200 OK\r\n" + head.encode() + body
 
 
 def acceptance_bytes(acceptance: Acceptance) -> bytes:
@@ -304,6 +314,8 @@ def registration_bytes(
         "streams": registration.streams,
         "services": pack_services(registration.services),
     }
+    if registration.look:
+        parameters["look"] = True
     encoded = _encode_parameters(parameters)
     complete = len(encoded) <= MAX_PARAMETERS
     if not complete:
@@ -349,6 +361,30 @@ def read_answer(data: bytes, *, ended: bool = False) -> tuple[Acceptance, int] |
     if body is None:
         return None
     raise _refusal(response, body)
+
+
+def read_verdict(data: bytes, *, ended: bool = False) -> dict[str, Any] | None:
+    """The answer to a registration that only looks; None: more bytes needed. Raises Refusal as above."""
+    try:
+        response = http1.parse_response(data, HEAD_LIMIT, HEADER_LIMIT)
+    except http1.HeadError as error:
+        raise Refusal(
+            0, "bad-answer", f"The peer does not answer like a registration port ({error.reason})."
+        ) from None
+    if response is None or response.status != 200:
+        if read_answer(data, ended=ended) is not None:
+            raise Refusal(0, "bad-answer", "The peer opens a tunnel where it was only asked.")
+        return None
+    body = _refusal_body(response, data, ended)
+    if body is None:
+        return None
+    try:
+        verdict = json.loads(body)
+    except (ValueError, RecursionError):
+        verdict = None
+    if not isinstance(verdict, dict) or not isinstance(verdict.get("refused"), list):
+        raise Refusal(0, "bad-answer", "The peer answered with status 200, not like a registration port.")
+    return verdict
 
 
 def _acceptance(response: http1.ParsedHead) -> Acceptance:

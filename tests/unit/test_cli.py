@@ -45,7 +45,7 @@ def test_help_names_every_command() -> None:
     assert result.exit_code == 0
     for command in ("serve", "connect", "check", "status", "reload", "drain", "stop", "token", "tls", "demo"):
         assert re.search(rf"^  {command} +\w", result.stdout, re.MULTILINE)
-    for later in ("top", "doctor"):
+    for later in ("top",):
         assert not re.search(rf"^  {later} ", result.stdout, re.MULTILINE)
         assert call(later).exit_code == 2
 

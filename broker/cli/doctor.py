@@ -1,0 +1,78 @@
+"""broker doctor"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Say why an agent can't reach its DMZ node, step by step.")
+@click.argument("where", metavar="[CONFIG | URL]", required=False, default="http://127.0.0.1:7000")
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="The agent's token.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per step.")
+@click.pass_context
+def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: bool) -> None:
+    """Say why an agent can't reach its DMZ node, or why a DMZ node has no agents.
+
+    With an agent's CONFIG, or the URL of a registration port, it goes the way that an agent goes (name,
+    route, TCP, TLS, registration, rights, clock, round trip, upstreams), and only asks what would be
+    granted: no tunnel is made. With a DMZ node's CONFIG it looks at that node's ports, agents and local
+    services; run it on the DMZ node. The exit code is 1 where a step fails.
+
+    \b
+    On the agent's machine
+      broker doctor green.yaml
+      broker doctor https://dmz.example.com:7000 --token-file orders.token
+    On the DMZ node
+      broker doctor dmz.yaml
+    """
+    import asyncio
+    import json
+    from dataclasses import replace
+
+    from broker.config import Flags, load, split_where
+    from broker.node.doctor import Step, examine
+
+    config, urls = split_where((where,))
+    # An agent without services makes no sense to the configuration; to ask at a URL it needs none.
+    stand_in = ("doctor.invalid=http://127.0.0.1:1",) if urls else ()
+    token = token_file and token_file.absolute()
+    found = load(config, Flags(connect=urls, services=stand_in, token_file=token, insecure=True))
+    if urls:
+        found = replace(
+            found, services=(), connect=tuple(replace(each, services=()) for each in found.connect)
+        )
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+    async def run() -> bool:
+        well = True
+        subject = ""
+        async for step in examine(found):
+            well = well and step.state != "failed"
+            if as_json:
+                click.echo(json.dumps(step.plain()))
+                continue
+            if step.subject != subject:
+                subject = step.subject
+                click.echo(subject)
+            show(step)
+        return well
+
+    def show(step: Step) -> None:
+        click.echo(f"  {mark(step.state)}  {step.name:<13}{step.seconds * 1000:9.1f} ms  {step.detail}")
+        if step.advice.cause:
+            click.echo(f"           likely: {step.advice.cause}")
+            click.echo(f"           mend:   {step.advice.mend}")
+
+    ctx.exit(0 if asyncio.run(run()) else 1)
+
+
+def mark(state: str) -> str:
+    import os
+
+    text = f"{state:<7}"
+    colour = {"ok": "green", "warning": "yellow", "failed": "red"}[state]
+    # click removes colours where standard output is no terminal.
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)

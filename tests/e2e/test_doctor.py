@@ -1,0 +1,224 @@
+"""broker doctor: the mistakes that it knows are made; it must name step, cause and what mends them."""
+
+import json
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.harness.certificates import Authority
+from tests.harness.nodes import DmzNode, Snippet, World, loopback
+from tests.harness.origin import Connection
+from tests.harness.ports import free_port
+from tests.harness.process import run_broker
+from tests.harness.proxies import Tinyproxy
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def doctor(*args: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and by name the last of each kind of step."""
+    code, out, err = run_broker("doctor", "--json", *args)
+    steps = [json.loads(line) for line in out.splitlines()]
+    assert steps, err
+    return code, {step["step"]: step for step in steps}
+
+
+def failing(step: str, *args: str) -> dict[str, Any]:
+    """The one step that fails, and fails with advice."""
+    code, steps = doctor(*args)
+    assert code == 1, steps
+    assert [name for name, each in steps.items() if each["state"] == "failed"] == [step], steps
+    assert steps[step]["cause"]
+    assert steps[step]["mend"]
+    return steps[step]
+
+
+def green(world: World, url: str, service: str = "", **connect: Any) -> str:
+    """An agent's configuration file."""
+    origin = world.origin(f"o{len(world.origins)}")
+    path = world.directory / f"green-{len(world.origins)}.yaml"
+    config: Snippet = {
+        "connect": [{"url": url, **connect}],
+        "services": [{"match": service or "orders.example", "upstream": origin.url}],
+    }
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def credentials(directory: Path, name: str) -> tuple[str, str]:
+    """A token's file and its hash."""
+    file = directory / f"{name}.token"
+    code, out, _ = run_broker("token", "new", "--out", str(file))
+    assert code == 0
+    return str(file), out.strip()
+
+
+def with_users(world: World, **users: str) -> DmzNode:
+    """A DMZ node whose users may offer NAME.example, by their token's hash."""
+    return world.dmz(
+        {
+            "users": [
+                {"name": name, "tokens": [digest], "may": {"services": [f"{name}.example", "both.example"]}}
+                for name, digest in users.items()
+            ]
+        }
+    )
+
+
+@pytest.mark.quick
+def test_all_is_well(world: World) -> None:
+    token, digest = credentials(world.directory, "orders")
+    dmz = with_users(world, orders=digest)
+    code, steps = doctor(green(world, dmz.registration_url(), token_file=token))
+    assert code == 0, steps
+    names = ["name", "route", "tcp", "registration", "rights", "clock", "round trip", "upstream"]
+    assert list(steps) == names
+    assert {each["state"] for each in steps.values()} == {"ok"}
+    assert steps["registration"]["detail"] == "accepted as user orders"
+    assert 0 < steps["round trip"]["ms"] < 10_000
+    assert dmz.status()["tunnels"] == [], "it only asked"
+    code, out, _ = run_broker("doctor", dmz.registration_url(), "--token-file", token)
+    assert code == 0
+    assert "round trip" in out
+    assert "\x1b" not in out, "no colours where there is no terminal"
+
+
+def test_names_and_ports(world: World) -> None:
+    step = failing("name", "http://no-such-host.invalid:7000")
+    assert "cannot be resolved" in step["detail"]
+    step = failing("tcp", f"http://127.0.0.1:{free_port()}")
+    assert "refused" in step["detail"]
+    assert "broker serve" in step["mend"]
+
+
+def test_credentials_and_rights(world: World) -> None:
+    token, digest = credentials(world.directory, "orders")
+    other_token, other_digest = credentials(world.directory, "other")
+    unknown, _ = credentials(world.directory, "unknown")
+    dmz = with_users(world, orders=digest, other=other_digest)
+    url = dmz.registration_url()
+    for wrong in ({}, {"token_file": unknown}):
+        step = failing("registration", green(world, url, **wrong))
+        assert "401 unauthenticated" in step["detail"]
+        assert "token_file" in step["mend"]
+    step = failing("registration", green(world, url, "else.example", token_file=token))
+    assert "403 forbidden" in step["detail"]
+    assert "may" in step["mend"]
+    origin = world.origin("taken")
+    extra = {"connect": [{"url": url, "tunnels": 1, "token_file": other_token}]}
+    world.agent(url, [{"match": "both.example", "upstream": origin.url}], 1, extra)
+    step = failing("registration", green(world, url, "both.example", token_file=token))
+    assert "409 conflict" in step["detail"]
+    assert "another user" in step["cause"]
+
+
+def test_tls(world: World, authority: Authority) -> None:
+    good, expired, elsewhere = (
+        authority.issue("localhost"),
+        authority.issue("localhost", days=-1),
+        authority.issue("b.example"),
+    )
+
+    def node(files: Any, **more: Any) -> str:
+        listen = loopback("https").replace("127.0.0.1", "localhost")
+        port = {"name": "green", "listen": listen, "tls": {"certificates": [files.snippet()], **more}}
+        return world.dmz({"registration": [port]}).registration_url()
+
+    url, ca = node(good), {"tls": {"ca": str(authority.ca)}}
+    code, steps = doctor(green(world, url, **ca))
+    assert code == 0
+    assert "TLSv1.3" in steps["tls"]["detail"]
+    assert "CA" in failing("tls", green(world, url))["cause"]
+    assert "another name" in failing("tls", green(world, node(elsewhere), **ca))["cause"]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(expired.cert, expired.key)  # a node would refuse to start with it
+    assert "clock" in failing("tls", green(world, world.origin("old", tls=context).url, **ca))["cause"]
+    demanding = node(good, client={"mode": "require", "ca": str(authority.ca)})
+    assert "cert" in failing("registration", green(world, demanding, **ca))["mend"]
+    # Plain against TLS, either way.
+    assert "https://" in failing("registration", url.replace("https", "http"))["mend"]
+    plain = world.dmz(name="plain").registration_url()
+    assert "http://" in failing("tls", green(world, plain.replace("http", "https"), **ca))["mend"]
+
+
+def test_what_listens_there_is_something_else(world: World) -> None:
+    origin = world.origin()
+    assert "something else" in failing("registration", origin.url)["cause"]
+    dmz = world.dmz()
+    external = "http://{}:{}".format(*dmz.external)
+    assert "something else" in failing("registration", external)["cause"]
+
+
+def test_another_version(world: World) -> None:
+    """A node of another protocol version answers 426."""
+    origin = world.origin()
+
+    def answer(connection: Connection, _head: object) -> bool:
+        fields = [("Broker-Error", "unsupported"), ("Broker-Version", "2"), ("Upgrade", "broker-tunnel")]
+        connection.answer(426, b'{"detail": "This node speaks version 2."}', fields, "Upgrade Required")
+        connection.close()
+        return True
+
+    origin.on("/tunnel", answer)
+    assert "versions" in failing("registration", origin.url)["cause"]
+
+
+def test_clocks_that_differ(world: World) -> None:
+    origin = world.origin()
+
+    def answer(connection: Connection, _head: object) -> None:
+        verdict = {"node": "far", "user": "anonymous", "time": time.time() + 3600, "refused": []}
+        connection.answer(200, json.dumps(verdict).encode(), [("Content-Type", "application/json")])
+
+    origin.on("/tunnel", answer)
+    code, steps = doctor(origin.url)
+    assert code == 0, "a warning"
+    assert steps["clock"]["state"] == "warning"
+    assert "clock" in steps["clock"]["cause"]
+
+
+def test_a_proxy_in_between(world: World) -> None:
+    token, digest = credentials(world.directory, "orders")
+    dmz = with_users(world, orders=digest)
+    proxy = Tinyproxy(world.directory / "proxy", ("user", "secret"))
+    try:
+        url = dmz.registration_url().replace("127.0.0.1", "localhost")
+        file = green(world, url, token_file=token, proxy={"url": proxy.url})
+        step = failing("proxy", file)
+        assert "login" in step["cause"]
+        assert "credentials" in step["mend"]
+    finally:
+        proxy.process.kill()
+
+
+def test_an_upstream_that_is_down(world: World) -> None:
+    dmz = world.dmz()
+    path = world.directory / "down.yaml"
+    upstream = f"http://127.0.0.1:{free_port()}"
+    path.write_text(
+        yaml.safe_dump({"connect": [{"url": dmz.registration_url()}], "services": [{"upstream": upstream}]})
+    )
+    step = failing("upstream", str(path))
+    assert "refused" in step["detail"]
+
+
+def test_a_dmz_node(world: World) -> None:
+    dmz = world.dmz()
+    step = failing("agents", str(dmz.path))
+    assert "no agent" in step["detail"]
+    origin = world.origin()
+    world.agent(dmz.registration_url(), [{"match": "/", "upstream": origin.url}])
+    code, steps = doctor(str(dmz.path))
+    assert code == 0
+    assert steps["agents"]["detail"] == "1 tunnels are registered"
+    dmz.stop()
+    code, steps = doctor(str(dmz.path))
+    assert code == 1
+    assert steps["port"]["state"] == steps["agents"]["state"] == "failed"
