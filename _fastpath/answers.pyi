@@ -1,7 +1,10 @@
 from collections.abc import Iterable
 
+from typing_extensions import disjoint_base
+
 DELIVERY_NAMES: tuple[str, str, str]
 
+@disjoint_base
 class Challenge:
     def __new__(cls, values: Iterable[str]) -> Challenge: ...
 
