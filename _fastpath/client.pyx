@@ -30,6 +30,7 @@ cdef enum:
     DRAIN_GRACE_MS = 500          # for clients that are idle when their port stops
     LINGER_MS = 2000
     MAX_TRIES = 5
+    MAX_UNREACHABLE = 3           # of those, tries that meet an upstream which can't be reached: each may take its time
 
 # To a request that came in plain text where TLS is spoken: nothing of it was looked at.
 cdef bytes plain_answer = (
@@ -479,7 +480,9 @@ cdef class Client(ResponseWriter):
         if not self.retained or self.tries >= MAX_TRIES:
             return False
         if delivery == NEVER_SENT:
-            return code == CODE_REFUSED or code == CODE_TUNNEL_LOST or code == CODE_UNREACHABLE
+            return code == CODE_REFUSED or code == CODE_TUNNEL_LOST or (
+                code == CODE_UNREACHABLE and self.tries < MAX_UNREACHABLE
+            )
         return delivery == MAYBE_SENT and code == CODE_TUNNEL_LOST and self.idempotent
 
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept:

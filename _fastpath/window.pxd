@@ -7,12 +7,14 @@
 #     receive (granted, not yet arrived) + held (arrived, not yet consumed) + what may be granted
 #
 # A grant is made when at least half of the window may be granted (of one above BUSY_WINDOW an eighth), so that there
-# is one WINDOW frame for many DATA frames. The window doubles when the reader consumed a whole window within about two
-# round trips: then the window, not the sender or the reader, is what limits the stream. Within about one, and far
-# away, it grows fourfold, as TCP's own window is doubling meanwhile. While the windows of
-# its tunnel are no more than BUSY_WINDOW together it also doubles when it was consumed within BUSY_US: each update wakes
-# the sender, and what is under way then is too little for a small message to wait behind. What a sender
-# sends and nobody reads never makes it grow. It halves under memory pressure and when it is used slowly, never
+# is one WINDOW frame for many DATA frames. The window grows when the reader consumed a whole one so fast that it, and
+# not the sender or the reader, is what limits the stream. What a sender sends and nobody reads never makes it grow.
+# - Near (round trips up to NEAR_US) it doubles when it was consumed within two round trips; while the windows of its tunnel are
+#   no more than BUSY_WINDOW together, also within BUSY_US: each update wakes the sender, and what is under way then is
+#   too little for a small message to wait behind.
+# - Far away it grows fourfold up to LEAP_BELOW, as fast as TCP's own window, then to 15/8 of what the path carries in the least
+#   round trip: enough to keep it busy, and not so much that a small message finds a queue of a round trip before it.
+# It halves under memory pressure and when it is used slowly, never
 # below `base`. Credit that was granted can't be taken back: a window that shrank is
 # reached by granting less.
 
@@ -22,7 +24,8 @@ cdef enum:
     MAX_STREAM_WINDOW = 16777216  # no window grows above this
     BUSY_WINDOW = 1048576
     BUSY_US = 10000
-    NEAR_US = 10000               # nearer than this a window grows by doubling only
+    NEAR_US = 10000
+    LEAP_BELOW = 4194304
     SLOW_US = 2000000             # a window that was not half used for this long (or 16 round trips) halves
 
 # What the windows of one tunnel may promise together.

@@ -67,32 +67,46 @@ cdef inline void shrink(Credit* credit, Budget* budget, uint64_t now_us) noexcep
     budget.shrinks += 1
 
 
-cdef inline bint may_grow(const Credit* credit, const Budget* budget) noexcept:
+cdef inline bint may_grow(const Budget* budget, uint64_t more) noexcept:
     # Half of the process's memory may be promised to grown windows, and only while half is free.
     cdef uint64_t half = memory_limit() >> 1
     return (
-        credit.window <= MAX_STREAM_WINDOW >> 1
-        and budget.promised + credit.window <= budget.limit
-        and process_promised + credit.window <= half
+        budget.promised + more <= budget.limit
+        and process_promised + more <= half
         and chunk_bytes() <= half
     )
 
 
-cdef inline void measure(Credit* credit, Budget* budget, uint64_t now_us, uint64_t rtt_us) noexcept:
-    # A whole window was consumed: was it the window that limited the stream, or do its updates come too often?
-    cdef uint64_t taken = now_us - credit.mark_us
+cdef inline uint64_t wanted_near(const Credit* credit, const Budget* budget, uint64_t taken, uint64_t rtt_us) noexcept:
     cdef uint64_t fast = 2 * rtt_us
     if budget.promised <= BUSY_WINDOW and fast < BUSY_US:
         fast = BUSY_US
+    return 2 * <uint64_t>credit.window if taken <= fast else 0
+
+
+cdef inline uint64_t wanted_far(const Credit* credit, uint64_t taken, uint64_t rtt_us) noexcept:
+    # Where only the window is the limit, a window takes one round trip. What it takes longer it stands in queues.
+    if credit.window < LEAP_BELOW:
+        return (4 if 2 * taken <= 3 * rtt_us else 2) * <uint64_t>credit.window if taken <= 2 * rtt_us else 0
+    return 15 * <uint64_t>credit.window * rtt_us // (8 * taken)
+
+
+cdef inline void measure(Credit* credit, Budget* budget, uint64_t now_us, uint64_t rtt_us) noexcept:
+    # A whole window was consumed: was it the window that limited the stream, or do its updates come too often?
+    cdef uint64_t taken = now_us - credit.mark_us if now_us > credit.mark_us else 1
+    cdef uint64_t wanted = 0
     if chunk_bytes() > memory_limit() - (memory_limit() >> 2):
         if credit.window > credit.base:
             shrink(credit, budget, now_us)
-    elif rtt_us and taken <= fast and may_grow(credit, budget):
-        credit.window *= 2
+    elif rtt_us > NEAR_US:
+        wanted = wanted_far(credit, taken, rtt_us)
+    elif rtt_us:
+        wanted = wanted_near(credit, budget, taken, rtt_us)
+    if wanted > MAX_STREAM_WINDOW:
+        wanted = MAX_STREAM_WINDOW
+    if wanted > credit.window + (credit.window >> 3) and may_grow(budget, wanted - credit.window):
+        credit.window = <uint32_t>wanted
         budget.growths += 1
-        if rtt_us > NEAR_US and taken <= rtt_us + (rtt_us >> 1) and may_grow(credit, budget):
-            credit.window *= 2    # far away every doubling costs a round trip: do not lag behind slow start
-            budget.growths += 1
     credit.mark_us = now_us
     credit.used = 0
 

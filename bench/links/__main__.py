@@ -71,9 +71,11 @@ def clean(options: argparse.Namespace, rtt: int) -> int:
                 text = f"{ours:.1f} of {plain:.1f} MiB/s"
                 failed += verdict(f"{rtt} ms, one {way}", ours / plain, 0.8, "", text)
         if options.only in (None, "beside"):
-            times = nodes.beside_upload()
+            plain = statistics.median(nodes.beside_upload(nodes.direct)) * 1000
+            times = nodes.beside_upload(nodes.external)
             median = statistics.median(times) * 1000
-            text = f"median {median:.0f} ms, worst of {len(times)} {max(times) * 1000:.0f} ms"
+            worst = max(times) * 1000
+            text = f"median {median:.0f} ms, worst of {len(times)} {worst:.0f} ms; both plain: {plain:.0f} ms"
             name = f"{rtt} ms, a small request beside an upload"
             failed += verdict(name, median / rtt, 2.0, " round trips", text, above=False)
     return failed

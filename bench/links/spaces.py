@@ -26,7 +26,7 @@ class Link:
     rate: int  # bits per second
     loss: float = 0.0
     mtu: int = 9000
-    queue_ms: int = 100
+    queue_ms: int = 50
     buffers: int = 32 << 20  # bytes that a TCP connection may queue
 
 
@@ -154,9 +154,9 @@ class Nodes:
         """MiB/s of one transfer, its beginning included."""
         return float(self._load(way, *where, size))
 
-    def beside_upload(self) -> list[float]:
-        """Seconds of small requests while an upload fills the link."""
-        return [float(each) for each in json.loads(self._load("beside", *self.external))]
+    def beside_upload(self, where: tuple[str, int]) -> list[float]:
+        """Seconds of small requests while an upload fills the link, on two connections."""
+        return [float(each) for each in json.loads(self._load("beside", *where))]
 
     def flows(self, where: tuple[str, int], count: int, seconds: int) -> float:
         """MiB/s of downloads side by side."""

@@ -12,6 +12,7 @@ from tests.faults.proxy import FaultProxy
 from tests.harness.client import RawClient
 from tests.harness.nodes import Agent, DmzNode, World, everything
 from tests.harness.origin import pattern, sha256
+from tests.harness.peer import HandAgent
 from tests.harness.waiting import Timer, wait_equal, wait_until
 
 SILENCE_S = 5.0
@@ -169,3 +170,19 @@ def test_a_slow_link_delays_and_loses_nothing(world: World, proxies: Proxies) ->
         body = pattern(1 << 20)
         answer = client.request("POST", "/up", body=body)
         assert sha256(body).encode() in answer.body
+
+
+@pytest.mark.quick
+def test_a_new_login_ends_the_old_tunnel_at_once(world: World) -> None:
+    """An agent that has lost its link comes back before the DMZ node could notice."""
+    dmz = world.dmz()
+    same = {"instance": "ab" * 16, "index": 0}
+    with HandAgent(dmz.registration_at(), [{"match": "/"}], **same) as old, dmz.client() as client:
+        client.send_request("GET", "/")
+        old.accept()
+        with HandAgent(dmz.registration_at(), [{"match": "/"}], **same) as new:
+            timer = Timer()
+            assert old.expect_death()[0] == 4
+            assert timer.seconds < SILENCE_S - 1
+            new.reply(new.accept()[0], b"again")
+            assert client.read_response().body == b"again"
