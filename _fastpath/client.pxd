@@ -16,6 +16,7 @@ cdef class Client(ResponseWriter):
     cdef uint16_t failure         # Code of the answer this node made; 0: none
     cdef uint8_t earlier          # how far the tries before the current one may have come
     cdef uint8_t in_flight        # counted as begun, not yet as finished
+    cdef uint8_t rested           # TLS: has given its buffers back since the last request, or will not
 
     cdef bint serve(self) noexcept
     cdef void look_at_certificate(self) noexcept      # of the connection, once it has shaken hands
@@ -26,6 +27,8 @@ cdef class Client(ResponseWriter):
     cdef void join(self, const Head* head) noexcept
     cdef void send_request(self) noexcept
     cdef void next_request(self) noexcept
+    cdef void await_request(self) noexcept
+    cdef bint rest(self) noexcept
     cdef bint may_retry(self, uint16_t code, uint8_t delivery) noexcept
     cdef void abandon(self, uint16_t code) noexcept
     cdef void linger(self) noexcept

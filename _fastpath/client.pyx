@@ -29,6 +29,7 @@ cdef enum:
     SERVE_STEPS = 8               # reads or requests in one turn; the rest waits for the others
     DRAIN_GRACE_MS = 500          # for clients that are idle when their port stops
     LINGER_MS = 2000
+    REST_MS = 2000                # a TLS client that is idle for so long gives its buffers back
     MAX_TRIES = 5
     MAX_UNREACHABLE = 3           # of those, tries that meet an upstream which can't be reached: each may take its time
 
@@ -107,7 +108,7 @@ cdef class Client(ResponseWriter):
             if self.out.size > 0 and self.writable:
                 self.flush()
             if self.shake():
-                self.reactor.arm(self, self.settings.idle_timeout)
+                self.await_request()
                 self.look_at_certificate()
             elif self.shaking and not self.broken:
                 return
@@ -207,6 +208,20 @@ cdef class Client(ResponseWriter):
                 delay_ms = left
         self.reactor.arm(self, delay_ms)
 
+    cdef void await_request(self) noexcept:
+        self.rested = self.tls is None or self.settings.idle_timeout <= REST_MS
+        self.reactor.arm(self, self.settings.idle_timeout if self.rested else <uint64_t>REST_MS)
+
+    cdef bint rest(self) noexcept:
+        # A TLS client that asks nothing for a while gives its buffers back, once; then it has the rest of its time.
+        if self.rested or self.shaking or self.tls is None or self.listener.stopping:
+            return False
+        self.rested = True
+        if self.tls.rest():
+            self.listener.rested += 1
+        self.reactor.arm(self, self.settings.idle_timeout - REST_MS if self.settings.idle_timeout > REST_MS else 1)
+        return True
+
     cdef void on_deadline(self) noexcept:
         if self.state == CLIENT_HEAD:
             if self.need_more:
@@ -214,7 +229,7 @@ cdef class Client(ResponseWriter):
             elif self.greeting:
                 self.listener.denied += 1
                 self.turn_away(CODE_REQUEST_TIMEOUT)
-            else:
+            elif not self.rest():
                 self.gone()
         elif self.state == CLIENT_LINGER:
             self.gone()
@@ -456,7 +471,7 @@ cdef class Client(ResponseWriter):
         if self.listener.stopping:
             self.depart()
             return
-        self.reactor.arm(self, self.settings.idle_timeout)
+        self.await_request()
         if self.stash_size > 0 or self.readable:
             self.reactor.queue_ready(self)
 

@@ -37,6 +37,7 @@ cdef class Port(Pollable):
     cdef readonly uint64_t handshakes
     cdef readonly uint64_t handshake_failures
     cdef readonly uint64_t resumed            # handshakes that went on with an earlier session
+    cdef readonly uint64_t rested         # times that an idle TLS client gave its buffers back
     cdef str service_name
     cdef bytes service            # tcp ports: the service's name
     cdef readonly uint32_t connections

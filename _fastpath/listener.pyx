@@ -152,7 +152,7 @@ cdef class Listener(Port):
         counts = tally_counters(&self.tally)
         counts.update(
             connections=self.connections, accepted=self.accepted, refused=self.refused, denied=self.denied, paused=self.paused,
-            handshakes=self.handshakes, handshake_failures=self.handshake_failures, resumed=self.resumed,
+            handshakes=self.handshakes, handshake_failures=self.handshake_failures, resumed=self.resumed, rested=self.rested,
         )
         return counts
 

@@ -47,6 +47,9 @@ cdef class Socket(Pollable):
     cdef Py_ssize_t feed_tls(self) noexcept
     cdef Py_ssize_t receive_tls(self, unsigned char* data, size_t size) noexcept
     cdef size_t send_tls(self) noexcept
+    # Encrypts plaintext and sends it: bytes that the kernel took, the rest is in `out`; -1: `write_failed` was called.
+    cdef Py_ssize_t encrypt(self, iovec* parts, int count, size_t size) noexcept
+    cdef size_t send_cipher(self, size_t size) noexcept
     # Steps of the handshake as far as the bytes go that have come: 1 (done), TLS_MORE, or TLS_FAILED (also: `broken`).
     cdef int shake_tls(self) noexcept
     cdef void say_end(self) noexcept          # close_notify

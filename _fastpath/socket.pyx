@@ -8,7 +8,7 @@ from _fastpath.address cimport ADDRESS_SIZE, write_address
 from _fastpath.memory cimport queue_append, queue_clear, queue_consume, queue_vectors
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport set_after_call
-from _fastpath.tls cimport TLS_END, TLS_FAILED, TLS_MORE, TlsLayer
+from _fastpath.tls cimport TLS_END, TLS_FAILED, TLS_MORE, TLS_RECORD, TlsLayer
 
 cdef enum:
     CORK_PIECES = 64
@@ -18,6 +18,7 @@ cdef enum:
     NOTSENT_LOWAT = 131072
     CIPHER_IN = 32768             # ciphertext taken in one read: two records
     CIPHER_OUT = 131072           # ... and handed over in one write
+    CIPHER_RECORD = 16896         # a record with its header and tag, at most (RFC 8446 5.2)
     MAX_CONGESTION = 16           # the kernel's TCP_CA_NAME_MAX
 
 # The one corked Socket of this thread; a borrowed reference, cleared by uncork and by remove.
@@ -26,7 +27,8 @@ cdef iovec pieces[CORK_PIECES]
 cdef int piece_count = 0
 cdef size_t piece_bytes = 0
 cdef unsigned char joined[SMALL_WRITE]
-cdef unsigned char cipher[CIPHER_OUT]         # in use inside one call only
+cdef unsigned char cipher[CIPHER_OUT]         # these two in use inside one call only
+cdef unsigned char record[TLS_RECORD]
 
 cdef char congestion[MAX_CONGESTION]
 cdef uint32_t congestion_size = 0             # 0: the kernel's default
@@ -67,11 +69,9 @@ cdef void uncork() noexcept:
     if target.fd < 0:
         return
     if target.tls is not None:
-        for i in range(count):
-            if target.tls.write(pieces[i].iov_base, pieces[i].iov_len) < 0:
-                target.write_failed()
-                return
-        target.finish_send(target.send_tls())
+        taken = target.encrypt(pieces, count, size)
+        if taken >= 0:
+            target.finish_send(<size_t>taken)
         return
     if target.writable and target.out.size == 0:
         taken = send_vectors(target.fd, pieces, count, size)
@@ -150,6 +150,9 @@ cdef class Socket(Pollable):
             count = self.tls.read(data + total, size - total)
             if count > 0:
                 total += <size_t>count
+                if self.tls.emptied() and not self.fresh and not self.broken:
+                    self.readable = False
+                    break
                 continue
             if count == TLS_END:
                 return <Py_ssize_t>total
@@ -170,30 +173,68 @@ cdef class Socket(Pollable):
                 break
         return <Py_ssize_t>total if total else RECV_AGAIN
 
+    cdef Py_ssize_t encrypt(self, iovec* parts, int count, size_t size) noexcept:
+        # What fits into one record becomes one; else each part, record by record, so that the memory BIO never
+        # holds more than one. Bytes that the kernel took, or -1.
+        cdef const unsigned char* at
+        cdef size_t left, part
+        cdef size_t used = 0
+        cdef size_t sent = 0
+        cdef int i
+        if size <= TLS_RECORD:
+            if count > 1:
+                for i in range(count):
+                    memcpy(record + used, parts[i].iov_base, parts[i].iov_len)
+                    used += parts[i].iov_len
+                if self.tls.write(record, used) < 0:
+                    self.write_failed()
+                    return -1
+            elif self.tls.write(parts[0].iov_base, size) < 0:
+                self.write_failed()
+                return -1
+            return <Py_ssize_t>self.send_tls()
+        for i in range(count):
+            at = <const unsigned char*>parts[i].iov_base
+            left = parts[i].iov_len
+            while left > 0:
+                part = left if left < TLS_RECORD else <size_t>TLS_RECORD
+                if self.tls.write(at, part) < 0:
+                    self.write_failed()
+                    return -1
+                used += self.tls.drain(cipher + used, CIPHER_OUT - used)
+                if used > CIPHER_OUT - CIPHER_RECORD:
+                    sent += self.send_cipher(used)
+                    used = 0
+                at += part
+                left -= part
+        sent += self.send_cipher(used)
+        return <Py_ssize_t>(sent + self.send_tls())
+
     cdef size_t send_tls(self) noexcept:
         # Returns how many bytes the kernel took; the rest waits in `out`.
-        cdef size_t size
+        cdef size_t size = CIPHER_OUT
         cdef size_t sent = 0
-        cdef Py_ssize_t taken
-        while self.fd >= 0:
+        while size == CIPHER_OUT and self.fd >= 0:
             size = self.tls.drain(cipher, CIPHER_OUT)
-            if size == 0:
-                break
-            taken = 0
-            if self.writable and self.out.size == 0:
-                taken = net.send(self.fd, cipher, size, net.MSG_NOSIGNAL)
-                if taken < 0:
-                    if errno != net.EAGAIN and errno != net.EINTR:
-                        self.write_failed()
-                        break
-                    taken = 0
-                sent += <size_t>taken
-                if <size_t>taken < size:
-                    self.writable = False
-            if <size_t>taken < size and queue_append(&self.out, cipher + taken, size - <size_t>taken) < 0:
-                self.write_failed()
-                break
+            sent += self.send_cipher(size)
         return sent
+
+    cdef size_t send_cipher(self, size_t size) noexcept:
+        cdef Py_ssize_t taken = 0
+        if size == 0 or self.fd < 0 or self.broken:
+            return 0
+        if self.writable and self.out.size == 0:
+            taken = net.send(self.fd, cipher, size, net.MSG_NOSIGNAL)
+            if taken < 0:
+                if errno != net.EAGAIN and errno != net.EINTR:
+                    self.write_failed()
+                    return 0
+                taken = 0
+            if <size_t>taken < size:
+                self.writable = False
+        if <size_t>taken < size and queue_append(&self.out, cipher + taken, size - <size_t>taken) < 0:
+            self.write_failed()
+        return <size_t>taken
 
     cdef int shake_tls(self) noexcept:
         cdef int result

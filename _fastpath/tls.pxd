@@ -22,7 +22,7 @@ cdef enum:
 cdef class TlsLayer:
     cdef object connection        # OpenSSL.SSL.Connection
     cdef void* ssl
-    cdef void* inbound            # BIOs; borrowed from the SSL
+    cdef void* inbound            # BIOs; borrowed from the SSL; NULL while it rests
     cdef void* outbound
     cdef ByteQueue early          # plaintext
     cdef readonly bint established
@@ -42,10 +42,15 @@ cdef class TlsLayer:
     cdef int write_early(self) noexcept
     # > 0: plaintext bytes; TLS_END, TLS_MORE or TLS_FAILED. It may write, too (key updates): drain.
     cdef Py_ssize_t read(self, void* data, size_t size) noexcept
+    # Whether `read` would find nothing: all that was fed has been read. False where that is not known.
+    cdef bint emptied(self) noexcept
+    # Gives the memory BIOs back until there is something to read or write again. False: not now.
+    cdef bint rest(self) noexcept
     # Encrypts all of it. 0, or TLS_FAILED.
     cdef int write(self, const void* data, size_t size) noexcept
     cdef void end(self) noexcept  # writes close_notify, once
 
     # --- inside only ---
+    cdef int wake(self) noexcept  # 0, or TLS_FAILED
     cdef int understand(self, int result) noexcept
     cdef int fail(self, str reason) noexcept

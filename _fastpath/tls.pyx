@@ -23,6 +23,12 @@ ctypedef int (*ReadFunction)(void* ssl, void* data, int size) noexcept
 ctypedef int (*WriteFunction)(void* ssl, const void* data, int size) noexcept
 ctypedef int (*ErrorFunction)(const void* ssl, int result) noexcept
 ctypedef void (*ClearFunction)() noexcept
+ctypedef int (*PendingFunction)(const void* ssl) noexcept
+ctypedef void (*SetBioFunction)(void* ssl, void* inbound, void* outbound) noexcept
+ctypedef void* (*NewFunction)(const void* method) noexcept
+ctypedef const void* (*MethodFunction)() noexcept
+ctypedef int (*FreeFunction)(void* bio) noexcept
+ctypedef long (*MemoryFunction)(void* bio, char** data) noexcept
 
 cdef SslFunction ssl_do_handshake = NULL
 cdef SslFunction ssl_shutdown = NULL
@@ -33,6 +39,12 @@ cdef ErrorFunction ssl_get_error = NULL
 cdef ClearFunction err_clear_error = NULL
 cdef ReadFunction bio_read = NULL
 cdef WriteFunction bio_write = NULL
+cdef PendingFunction ssl_pending = NULL
+cdef MemoryFunction bio_get_mem_data = NULL
+cdef SetBioFunction ssl_set_bio = NULL
+cdef NewFunction bio_new = NULL
+cdef MethodFunction bio_s_mem = NULL
+cdef FreeFunction bio_free = NULL
 
 
 cdef size_t address(str name) except 0:
@@ -43,6 +55,7 @@ cdef size_t address(str name) except 0:
 
 cdef bint find_functions() except -1:
     global ssl_do_handshake, ssl_shutdown, ssl_session_reused, ssl_read, ssl_write, ssl_get_error, err_clear_error, bio_read, bio_write
+    global ssl_pending, bio_get_mem_data, ssl_set_bio, bio_new, bio_s_mem, bio_free
     if os.environ.get("BROKER_TLS") == "methods":
         return False
     try:
@@ -55,6 +68,12 @@ cdef bint find_functions() except -1:
         err_clear_error = <ClearFunction>address("ERR_clear_error")
         bio_read = <ReadFunction>address("BIO_read")
         bio_write = <WriteFunction>address("BIO_write")
+        ssl_pending = <PendingFunction>address("SSL_pending")
+        bio_get_mem_data = <MemoryFunction>address("BIO_get_mem_data")
+        ssl_set_bio = <SetBioFunction>address("SSL_set_bio")
+        bio_new = <NewFunction>address("BIO_new")
+        bio_s_mem = <MethodFunction>address("BIO_s_mem")
+        bio_free = <FreeFunction>address("BIO_free")
         # The names that a Connection keeps its pointers under are its own affair: see that they are there.
         probe = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
         return all(pointer_of(each) for each in (probe._ssl, probe._into_ssl, probe._from_ssl))
@@ -116,6 +135,8 @@ cdef class TlsLayer:
 
     cdef int feed(self, const unsigned char* data, size_t size) noexcept:
         if is_direct:
+            if self.wake() < 0:
+                return TLS_FAILED
             return 0 if bio_write(self.inbound, data, <int>size) == <int>size else self.fail("out of memory")
         try:
             self.connection.bio_write(data[:size])
@@ -126,6 +147,8 @@ cdef class TlsLayer:
     cdef size_t drain(self, unsigned char* out, size_t size) noexcept:
         cdef int count
         if is_direct:
+            if self.outbound == NULL:
+                return 0
             count = bio_read(self.outbound, out, <int>size)
             return <size_t>count if count > 0 else 0
         try:
@@ -173,6 +196,8 @@ cdef class TlsLayer:
         if self.failed:
             return TLS_FAILED
         if is_direct:
+            if self.inbound == NULL:
+                return TLS_MORE
             err_clear_error()
             count = ssl_read(self.ssl, data, <int>size)
             return count if count > 0 else self.understand(count)
@@ -185,6 +210,34 @@ cdef class TlsLayer:
         except Exception as problem:
             return self.fail(reason_of(problem))
 
+    cdef bint emptied(self) noexcept:
+        return is_direct and ssl_pending(self.ssl) == 0 and bio_get_mem_data(self.inbound, NULL) == 0
+
+    cdef bint rest(self) noexcept:
+        if not self.established or self.failed or self.inbound == NULL or not self.emptied():
+            return False
+        if bio_get_mem_data(self.outbound, NULL) != 0:
+            return False
+        ssl_set_bio(self.ssl, NULL, NULL)
+        self.inbound = self.outbound = NULL
+        return True
+
+    cdef int wake(self) noexcept:
+        cdef void* inbound
+        cdef void* outbound
+        if not is_direct or self.inbound != NULL:
+            return 0
+        inbound = bio_new(bio_s_mem())
+        outbound = bio_new(bio_s_mem())
+        if inbound == NULL or outbound == NULL:
+            bio_free(inbound)
+            bio_free(outbound)
+            return self.fail("out of memory")
+        ssl_set_bio(self.ssl, inbound, outbound)
+        self.inbound = inbound
+        self.outbound = outbound
+        return 0
+
     cdef int write(self, const void* data, size_t size) noexcept:
         # Memory takes everything: a record is written whole or not at all.
         cdef const unsigned char* at = <const unsigned char*>data
@@ -194,6 +247,8 @@ cdef class TlsLayer:
             return TLS_FAILED
         if not self.established:
             return 0 if queue_append(&self.early, data, size) == 0 else self.fail("out of memory")
+        if self.wake() < 0:
+            return TLS_FAILED
         while size > 0:
             part = size if size < TLS_RECORD else <size_t>TLS_RECORD
             if is_direct:
@@ -215,6 +270,8 @@ cdef class TlsLayer:
         if self.ended or self.failed or not self.established:
             return
         self.ended = True
+        if self.wake() < 0:
+            return
         if is_direct:
             err_clear_error()
             ssl_shutdown(self.ssl)

@@ -67,6 +67,7 @@ EXTERNAL = Object(
         "handshakes": count("TLS handshakes that were completed."),
         "handshake_failures": count("TLS handshakes that failed."),
         "resumed": count("Of the completed ones: those that went on with an earlier session."),
+        "rested": count("Times that an idle TLS client gave its buffers back."),
         **TALLY,
     },
 )

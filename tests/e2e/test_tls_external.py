@@ -186,6 +186,28 @@ def test_a_slow_reader_of_a_large_body(pair: Pair, authority: Authority) -> None
     assert digest.hexdigest() == hashlib.sha256(body).hexdigest()
 
 
+def test_a_client_that_rests_can_go_on(world: World, authority: Authority, shop: Files) -> None:
+    """After a while without a request its buffers are given back; it asks again, and ends, as before."""
+    pair = tls_pair(world, [shop])
+    body = pattern(MIB, seed=9)
+    pair.origin.on("/large", lambda c, _: c.answer(body=body))
+
+    def rested() -> int:
+        return int(pair.dmz.status()["external"][0]["rested"])
+
+    with connect(pair.dmz, trusting(authority)) as sock:
+        for times, target in ((1, "/echo"), (2, "/large")):
+            assert ask(sock, target)[0].startswith(b"HTTP/1.1 200")
+            wait_until(lambda times=times: rested() == times, "the client rests")
+        assert ask(sock, "/large")[1] == body
+        wait_until(lambda: rested() == 3, "the client rests")
+    with connect(pair.dmz, trusting(authority)) as sock:
+        wait_until(lambda: rested() == 4, "one that has never asked rests, too")
+        pair.dmz.process.terminate()
+        assert sock.recv(1) == b""
+    pair.dmz.process.expect_exit(0)
+
+
 def test_plain_http_is_told_so(pair: Pair) -> None:
     answer = fetch(pair.dmz.external, "/")
     assert (answer.status, answer.headers["Broker-Error"]) == (400, "bad-request")
