@@ -2,16 +2,31 @@
 
 import json
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
+from libc.time cimport time, time_t, tm
+
 from _fastpath.end cimport CODE_COUNT, CODE_INTERNAL, CODE_UNAUTHENTICATED
+
+cdef extern from "<time.h>" nogil:
+    tm* gmtime_r(const time_t* seconds, tm* parts)
 
 cdef enum:
     DELIVERIES = 3
+    DATE_SIZE = 29
 
 DELIVERY_NAMES = ("never-sent", "maybe-sent", "sent")
 
 cdef Answer table[CODE_COUNT][DELIVERIES][2]
 cdef list unauthenticated = [401, "unauthenticated", "Unauthorized", "Valid credentials are needed."]
-cdef list rendered = []           # keeps the bytes that `table` points into alive
+cdef list rendered = []           # keeps the bytearrays that `table` points into alive
+cdef int64_t dated = -1           # the second that `date` shows
+cdef char date[DATE_SIZE + 1]
+
+cdef const char* DAYS = b"SunMonTueWedThuFriSat"
+cdef const char* MONTHS = b"JanFebMarAprMayJunJulAugSepOctNovDec"
+DATE_FIELD = b"Date: "
 
 
 cdef const Answer* answer_for(uint16_t code, uint8_t delivery, bint close) noexcept:
@@ -19,7 +34,43 @@ cdef const Answer* answer_for(uint16_t code, uint8_t delivery, bint close) noexc
         code = CODE_INTERNAL
     if delivery >= DELIVERIES:
         delivery = 1
-    return &table[code][delivery][1 if close else 0]
+    return with_date(&table[code][delivery][1 if close else 0])
+
+
+cdef inline void two(char* out, int number) noexcept:
+    out[0] = <char>(48 + number // 10)
+    out[1] = <char>(48 + number % 10)
+
+
+cdef void write_date(int64_t now) noexcept:
+    # Sun, 06 Nov 1994 08:49:37 GMT (RFC 9110 5.6.7); strftime would write it in the locale's words.
+    cdef tm parts
+    cdef time_t seconds = <time_t>now
+    memcpy(date, b"Sun, 06 Nov 1994 08:49:37 GMT", DATE_SIZE + 1)
+    if gmtime_r(&seconds, &parts) == NULL:
+        return
+    memcpy(date, DAYS + 3 * parts.tm_wday, 3)
+    two(date + 5, parts.tm_mday)
+    memcpy(date + 8, MONTHS + 3 * parts.tm_mon, 3)
+    two(date + 12, (parts.tm_year + 1900) // 100)
+    two(date + 14, parts.tm_year % 100)
+    two(date + 17, parts.tm_hour)
+    two(date + 20, parts.tm_min)
+    two(date + 23, parts.tm_sec)
+
+
+cdef const Answer* with_date(Answer* answer) noexcept:
+    # Written into the answer once in a second. What is still corked of an earlier one says the newer second, which is true, too.
+    global dated
+    cdef int64_t now = time(NULL)
+    if answer.data == NULL or answer.dated == now:
+        return answer
+    if now != dated:
+        dated = now
+        write_date(now)
+    answer.dated = now
+    memcpy(answer.data + answer.date_at, date, DATE_SIZE)
+    return answer
 
 
 def set_answers(entries: list[tuple[int, int, str, str, str, bool, int]]) -> None:
@@ -54,6 +105,7 @@ cdef render_into(Answer* answer, int status, str name, str title, str detail, li
     }).encode() + b"\n"
     lines = [
         f"HTTP/1.1 {status} {title}",
+        f"Date: {'-' * DATE_SIZE}",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
@@ -64,9 +116,11 @@ cdef render_into(Answer* answer, int status, str name, str title, str detail, li
     if close:
         lines.append("Connection: close")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-    data = head + body
+    data = bytearray(head + body)         # its Date is written anew; its size stays
     keep.append(data)
-    answer.data = data
+    answer.data = <unsigned char*>PyByteArray_AS_STRING(data)
+    answer.date_at = <uint32_t>(data.index(DATE_FIELD) + len(DATE_FIELD))
+    answer.dated = -1
     answer.size = len(data)
     answer.head_size = len(head)
     answer.status = status

@@ -6,10 +6,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.exchange cimport Egress
 from _fastpath.http1 cimport Head
 from _fastpath.record cimport Record
-from _fastpath.response cimport ResponseWriter
+from _fastpath.deadlines cimport TimedExchange
 
 
-cdef class Client(ResponseWriter):
+cdef class Client(TimedExchange):
     cdef Egress egress            # of the current request
     cdef uint64_t routed_us       # its head was whole
     cdef uint64_t sent_us         # joined

@@ -1,6 +1,6 @@
 from typing import final
 
-from _fastpath.response import ResponseWriter
+from _fastpath.deadlines import TimedExchange
 
 @final
-class Client(ResponseWriter): ...
+class Client(TimedExchange): ...

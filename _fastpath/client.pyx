@@ -4,18 +4,20 @@ from libc.string cimport memcpy, memset
 
 cimport cython
 from _fastpath.address cimport ADDRESS_SIZE, ADDRESS_TEXT, read_address, write_address
-from _fastpath.answers cimport Answer, answer_for
+from _fastpath.answers cimport Answer, answer_for, with_date
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_FORBIDDEN, CODE_INTERNAL, CODE_NO_AGENT, CODE_NO_SERVICE,
     CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_UNAUTHENTICATED, CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
+from _fastpath.deadlines cimport TimedExchange
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, meter_of
 from _fastpath.gate cimport GATE_OPEN, GATE_WAIT, Caller
 from _fastpath.http1 cimport (
     BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
 )
 from _fastpath.memory cimport chunk_bytes, memory_limit
+from _fastpath.pace cimport pace_stop
 from _fastpath.pool cimport Pool
 from _fastpath.reactor cimport PyObject
 from _fastpath.record cimport Record, since
@@ -53,7 +55,7 @@ held_limits.uri = MAX_CANONICAL_HEAD
 
 @cython.final
 @cython.no_gc
-cdef class Client(ResponseWriter):
+cdef class Client(TimedExchange):
     """One HTTP/1.1 client connection."""
 
     # --- the connection ---------------------------------------------------
@@ -199,15 +201,6 @@ cdef class Client(ResponseWriter):
         self.reactor.arm(self, self.settings.idle_timeout)
         self.close_gracefully()
 
-    cdef void watch(self, uint64_t delay_ms) noexcept:
-        cdef uint64_t now = self.reactor.now_ms
-        cdef uint64_t left
-        if self.total_deadline_ms:
-            left = self.total_deadline_ms - now if self.total_deadline_ms > now else 1
-            if delay_ms == 0 or left < delay_ms:
-                delay_ms = left
-        self.reactor.arm(self, delay_ms)
-
     cdef void await_request(self) noexcept:
         self.rested = self.tls is None or self.settings.idle_timeout <= REST_MS
         self.reactor.arm(self, self.settings.idle_timeout if self.rested else <uint64_t>REST_MS)
@@ -229,34 +222,21 @@ cdef class Client(ResponseWriter):
             elif self.greeting:
                 self.listener.denied += 1
                 self.turn_away(CODE_REQUEST_TIMEOUT)
-            elif not self.rest():
+            elif not self.rest() and not self.still_reads():
                 self.gone()
         elif self.state == CLIENT_LINGER:
-            self.gone()
+            if not self.still_reads():
+                self.gone()
         elif self.state == CLIENT_PROVING:
             self.answer(CODE_OVERLOADED, NEVER_SENT)
         elif self.state != CLIENT_RUNNING:
             self.answer(CODE_NO_AGENT, NEVER_SENT)
-        elif self.total_deadline_ms and self.reactor.now_ms >= self.total_deadline_ms:
-            self.fail(CODE_UPSTREAM_TIMEOUT, MAYBE_SENT)
-        elif self.upgraded:
-            self.cut()
-        elif not self.request_done:
-            # Who has stalled: the client with its body, or the one that it goes to?
-            if self.peer is not None and self.peer.room() == 0:
-                self.fail(CODE_UPSTREAM_TIMEOUT, MAYBE_SENT)
-            else:
-                self.fail(CODE_REQUEST_TIMEOUT, MAYBE_SENT)
-        elif not self.reply_begun:
-            self.fail(CODE_UPSTREAM_TIMEOUT, SENT)
-        elif self.out.size > 0:
-            self.cut()            # the reader has stalled
         else:
-            self.watch(0)
+            self.expired()
 
     cdef void on_sent(self) noexcept:
         if self.state == CLIENT_RUNNING and self.reply_begun:
-            self.watch(self.patience() if self.out.size > 0 or self.upgraded else 0)
+            self.sent_some()
         elif self.state == CLIENT_LINGER and not self.closing:
             self.reactor.arm(self, LINGER_MS if self.out.size == 0 else self.settings.idle_timeout)
         elif self.state == CLIENT_HEAD and self.out.size < OUT_LOW and (self.stash_size > 0 or self.readable):
@@ -290,6 +270,7 @@ cdef class Client(ResponseWriter):
         self.whole = head.framing == BODY_NONE or (
             head.framing == BODY_LENGTH and head.content_length <= body_size and head.content_length <= HELD_BODY
         )
+        self.served += 1
         self.in_flight = True
         self.routed_us = self.reactor.now_us
         self.listener.tally.exchanges += 1
@@ -421,6 +402,7 @@ cdef class Client(ResponseWriter):
     cdef void request_ended(self) noexcept:
         self.request_done = True
         self.drop_decoder()
+        pace_stop(&self.pace)
         if not self.reply_begun:
             self.watch(self.settings.first_byte_timeout)
 
@@ -458,7 +440,8 @@ cdef class Client(ResponseWriter):
         self.state = CLIENT_HEAD
         self.tries = 0
         self.begun_us = self.routed_us = self.sent_us = self.replied_us = 0
-        self.total_deadline_ms = 0
+        self.total_deadline_ms = self.idle_ms = 0
+        pace_stop(&self.pace)
         self.request_left = self.request_seen = self.reply_left = self.reply_seen = 0
         self.unreported = 0
         self.interim_size = 0
@@ -483,6 +466,7 @@ cdef class Client(ResponseWriter):
         elif self.may_retry(code, delivery):
             self.state = CLIENT_JOIN
             self.request_done = False
+            pace_stop(&self.pace)
             self.delivery = NEVER_SENT
             self.earlier = max(self.earlier, delivery)
             self.reactor.arm(self, self.settings.agent_wait)      # should there be nobody else
@@ -522,10 +506,10 @@ cdef class Client(ResponseWriter):
         delivery = max(delivery, self.earlier)
         made = answer_for(
             code, delivery,
-            not self.request_done or not self.keep_alive or self.minor == 0 or self.listener.stopping,
+            not self.request_done or not self.keep_alive or self.minor == 0 or self.listener.stopping or self.is_last(),
         )
         if code == CODE_UNAUTHENTICATED and self.gate is not None and delivery == NEVER_SENT:
-            made = &self.gate.challenge.answers[1 if made.close else 0]
+            made = with_date(&self.gate.challenge.answers[1 if made.close else 0])
         self.failure = code
         self.delivery = delivery
         self.status = made.status

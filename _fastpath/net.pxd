@@ -66,6 +66,12 @@ cdef extern from "<arpa/inet.h>" nogil:
     const char* inet_ntop(int family, const void* source, char* out, socklen_t size)
     int inet_pton(int family, const char* source, void* out)
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int* value)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCOUTQ
+
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 

@@ -34,6 +34,7 @@ cdef class ReplyReader(Socket):
     cdef void lost(self) noexcept             # the upstream ended the connection in the middle of it
     cdef void fail(self, uint16_t code, uint8_t delivery, const char* reason) noexcept
     cdef void drop(self) noexcept
+    cdef void watch(self, uint64_t delay_ms) noexcept         # the next deadline; 0: none but that of the whole exchange
 
     # One step of reading; True where another may follow at once.
     cdef bint read_some(self) noexcept

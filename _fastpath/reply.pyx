@@ -46,6 +46,9 @@ cdef class ReplyReader(Socket):
     cdef void drop(self) noexcept:
         pass
 
+    cdef void watch(self, uint64_t delay_ms) noexcept:
+        pass
+
     # --- heads ------------------------------------------------------------
 
     cdef void clear_reply(self) noexcept:
@@ -177,7 +180,7 @@ cdef class ReplyReader(Socket):
             return False
         self.reply_begun = True
         self.service.succeeded(self.backend)
-        self.reactor.arm(self, 0)
+        self.watch(0)
         self.reply_framing = head.framing
         self.reply_left = head.content_length if head.framing == BODY_LENGTH else UINT64_MAX
         self.keep_alive = head.keep_alive and head.framing != BODY_UNTIL_CLOSE
@@ -216,6 +219,8 @@ cdef class ReplyReader(Socket):
         self.keep_alive = False
         self.reply_framing = BODY_UNTIL_CLOSE
         self.reply_left = UINT64_MAX
+        self.status = head.status
+        self.replied_us = self.reactor.now_us
         self.service.tally.statuses[1] += 1
         self.reactor.arm(self, self.service.settings.upgraded_timeout)
         self.upgrade_begun()

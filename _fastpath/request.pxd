@@ -9,6 +9,7 @@ from _fastpath.connection cimport Connection
 from _fastpath.forwarded cimport Claim
 from _fastpath.gate cimport Caller, ClientCertificate, Gate
 from _fastpath.http1 cimport ChunkedDecoder, Head, Span
+from _fastpath.pace cimport Pace
 
 cdef enum ClientState:
     CLIENT_HEAD = 0               # waits for a request, or for the rest of its head
@@ -30,11 +31,13 @@ cdef class RequestReader(Connection):
     cdef uint32_t held_head, held_body
     cdef Span request_id          # where it stands in `held`
     cdef uint32_t held_room       # for the rest of a small body that comes behind its head
+    cdef Pace pace                # of the request's body, then of the response's
     cdef ChunkedDecoder* decoder  # while a chunked request body is read
     cdef uint64_t request_left    # of a body with a length
     cdef uint64_t request_seen    # body bytes passed on
     cdef uint64_t begun_us        # the request's first byte was seen
     cdef uint32_t lingered        # bytes thrown away
+    cdef uint32_t served          # requests so far, the current one included
     cdef uint8_t state
     cdef uint8_t method_id, minor, framing, idempotent, keep_alive
     cdef uint8_t request_done     # read to its end
@@ -56,6 +59,7 @@ cdef class RequestReader(Connection):
     cdef void request_ended(self) noexcept    # its last byte was read
     cdef void watch(self, uint64_t delay_ms) noexcept
     cdef uint64_t patience(self) noexcept     # milliseconds that may pass between bytes
+    cdef void body_moved(self) noexcept       # bytes of it have come
     cdef void answer(self, uint16_t code, uint8_t delivery) noexcept        # this node answers
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept          # this side ends the exchange
     cdef void depart(self) noexcept           # everything was read: close when everything is written

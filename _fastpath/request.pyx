@@ -63,7 +63,10 @@ cdef class RequestReader(Connection):
         pass
 
     cdef uint64_t patience(self) noexcept:
-        return self.settings.upgraded_timeout if self.upgraded else self.settings.idle_timeout
+        return 0
+
+    cdef void body_moved(self) noexcept:
+        pass
 
     cdef void answer(self, uint16_t code, uint8_t delivery) noexcept:
         pass
@@ -225,6 +228,7 @@ cdef class RequestReader(Connection):
             return False
         room = self.peer.room()
         if room == 0:
+            self.pace.held_up = True
             return False          # on_room continues
         if self.whole or self.request_seen < self.held_body:
             return self.pump_held(room)
@@ -287,7 +291,7 @@ cdef class RequestReader(Connection):
             self.request_seen += <uint64_t>count
             end = self.request_left == 0
             if not end:
-                self.watch(self.patience())
+                self.body_moved()
         if end:
             self.request_ended()
         if direct:
@@ -308,7 +312,7 @@ cdef class RequestReader(Connection):
         if count <= 0:
             self.gone()
             return False
-        self.watch(self.settings.idle_timeout)
+        self.body_moved()
         used = self.feed_chunked(self.reactor.scratch, <size_t>count)
         uncork()
         if self.fd >= 0 and self.state != CLIENT_LINGER and used < <size_t>count:

@@ -35,6 +35,7 @@ cdef class ResponseWriter(RequestReader):
     cdef void send_interim(self, const unsigned char* data, const Head* head) noexcept
     cdef void begin_reply(self, const unsigned char* data, const Head* head,
                           const unsigned char* body, size_t body_size, uint32_t flags) noexcept
+    cdef bint is_last(self) noexcept          # no further request is taken
     cdef void begin_upgrade(self, const unsigned char* data, const Head* head,
                             const unsigned char* body, size_t body_size) noexcept
     cdef bint decline_upgrade(self) noexcept

@@ -11,6 +11,7 @@ from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, MAX_CANONICAL_HEAD, MAX_FIELDS, MAX_INTERIM, Field, Head,
     ScanLimits, chunk_size_line, scan_response, trailers_canonical,
 )
+from _fastpath.pace cimport pace_stop
 from _fastpath.request cimport CLIENT_RUNNING
 from _fastpath.socket cimport uncork
 from _fastpath.upgrade cimport switches_to
@@ -48,6 +49,9 @@ cdef class ResponseWriter(RequestReader):
 
     cdef size_t room(self) noexcept:
         return self.sink_room()
+
+    cdef bint is_last(self) noexcept:
+        return self.served >= self.listener.settings.requests
 
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
@@ -93,6 +97,7 @@ cdef class ResponseWriter(RequestReader):
         self.request_left = UINT64_MAX
         self.request_done = self.whole = False
         self.total_deadline_ms = 0
+        pace_stop(&self.pace)
         if self.upgrade == b"websocket":
             self.frames = <Frames*>calloc(1, sizeof(Frames))      # NULL: then it can't be told, which is all
         self.watch(self.patience())
@@ -166,7 +171,7 @@ cdef class ResponseWriter(RequestReader):
         if head.framing == BODY_CHUNKED and self.minor == 0:
             self.reply_framing = BODY_UNTIL_CLOSE
         self.close_after = (
-            not self.keep_alive or not self.request_done or self.listener.stopping
+            not self.keep_alive or not self.request_done or self.listener.stopping or self.is_last()
             or self.reply_framing == BODY_UNTIL_CLOSE
         )
         reply.minor = self.minor
@@ -181,6 +186,7 @@ cdef class ResponseWriter(RequestReader):
             self.fail(CODE_OVERLOADED, SENT)
             return
         self.reply_begun = True
+        pace_stop(&self.pace)
         self.watch(0)
         if self.reply_framing == BODY_LENGTH and body_size <= JOIN_BODY and body_size <= self.reply_left:
             # Head and body are one piece: one plain send.

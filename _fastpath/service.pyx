@@ -1,14 +1,16 @@
 """Local services: addresses, dialling, and reuse of idle upstream connections. See service.pxd, pool.pxd."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 cimport cython
 from _fastpath cimport net
 from _fastpath.backend cimport MAX_BACKENDS, Backend
-from _fastpath.end cimport CODE_OVERLOADED, CODE_UNREACHABLE, End
+from _fastpath.end cimport (
+    CODE_BODY_TOO_LARGE, CODE_HEAD_TOO_LARGE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_URI_TOO_LONG, End,
+)
 from _fastpath.exchange cimport JOINED, tally_counters
 from _fastpath.gate cimport Gate
-from _fastpath.http1 cimport Head
+from _fastpath.http1 cimport BODY_LENGTH, Head
 from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Reactor
 from _fastpath.settings cimport Settings
@@ -16,6 +18,11 @@ from _fastpath.socket cimport Socket, peek_alive, start_connect
 from _fastpath.tcp cimport TCP_CONNECTING, TcpEnd
 from _fastpath.tls cimport TlsLayer
 from _fastpath.upstream cimport UPSTREAM_CONNECTING, UPSTREAM_RUNNING, Upstream
+
+
+cdef enum:
+    ADDED_BYTES = 8192            # what nodes on the way may add to a head
+    ADDED_FIELDS = 16
 
 
 @cython.final
@@ -119,8 +126,13 @@ cdef class Service(Pool):
     cdef int join(self, End ingress, const Head* head) noexcept:
         cdef Upstream connection
         cdef Backend backend
+        cdef uint16_t code
         if head == NULL or not self.http:
             return self.join_tcp(ingress) if head == NULL and not self.http else CODE_UNREACHABLE
+        code = self.refuses(head)
+        if code:
+            self.tally.failures[code] += 1
+            return code
         if self.tally.active >= self.settings.in_flight:
             return self.overloaded()
         backend = self.choose(0)
@@ -146,6 +158,16 @@ cdef class Service(Pool):
     cdef int overloaded(self) noexcept:
         self.tally.failures[<int>CODE_OVERLOADED] += 1
         return CODE_OVERLOADED
+
+    cdef uint16_t refuses(self, const Head* head) noexcept:
+        # The service's own limits: in an agent there is no port that has looked before. Nodes on the way have added fields.
+        if head.target.size > self.settings.scan.uri:
+            return CODE_URI_TOO_LONG
+        if head.size > self.settings.scan.head + ADDED_BYTES or head.field_count > self.settings.scan.headers + ADDED_FIELDS:
+            return CODE_HEAD_TOO_LARGE
+        if head.framing == BODY_LENGTH and head.content_length > self.settings.body:
+            return CODE_BODY_TOO_LARGE
+        return 0
 
     cdef Upstream take_idle(self, Backend backend):
         cdef Upstream connection

@@ -40,7 +40,10 @@ cdef class Socket(Pollable):
     cdef void reset_hard(self) noexcept       # remove now, the peer sees a reset
     cdef size_t sink_room(self) noexcept
     cdef void report(self, size_t sent) noexcept      # bytes that left: tell the source
+    # Bytes that the other end's host has taken: what the kernel has of them moves in large steps, this does not.
+    cdef uint64_t acknowledged(self) noexcept
     cdef void on_sent(self) noexcept          # hook: `out` became empty, or shorter
+    cdef void on_blocked(self) noexcept       # hook: the kernel has not taken all of a write
     cdef void on_closed(self) noexcept        # hook: removed by flush, close_gracefully or a failure of writing
     cdef void write_failed(self) noexcept
     # TLS: ciphertext from the kernel (as `receive`), plaintext from it, and what it has to send to the kernel or `out`.

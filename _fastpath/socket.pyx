@@ -254,6 +254,14 @@ cdef class Socket(Pollable):
             self.report(taken)
         if self.out.size == 0 and self.fd >= 0:
             self.on_sent()
+        elif self.fd >= 0:
+            self.on_blocked()
+
+    cdef uint64_t acknowledged(self) noexcept:
+        cdef int queued = 0
+        if self.fd < 0 or net.ioctl(self.fd, net.SIOCOUTQ, &queued) < 0 or queued < 0:
+            queued = 0
+        return self.bytes_out - <uint64_t>queued
 
     cdef void write(self, const void* data, size_t size) noexcept:
         global corked, piece_count, piece_bytes
@@ -399,6 +407,9 @@ cdef class Socket(Pollable):
             self.peer.on_room()
 
     cdef void on_sent(self) noexcept:
+        pass
+
+    cdef void on_blocked(self) noexcept:
         pass
 
     cdef void on_closed(self) noexcept:

@@ -479,9 +479,10 @@ cdef class Tunnel(SessionOwner):
     cdef bint guard(self, Stream stream, Settings settings, const Head* head) noexcept:
         # Hold the stream to the limits of the service here, whatever the peer holds it to. False: it is over them.
         cdef bint opaque = head == NULL or head.upgrade
-        if settings.total_timeout:
-            stream.guard.late_us = self.reactor.now_us + settings.total_timeout * 1000
+        # What asks for another protocol is timed by the upstream connection, until and after its 101.
         if head == NULL or not head.upgrade:
+            if settings.total_timeout:
+                stream.guard.late_us = self.reactor.now_us + settings.total_timeout * 1000
             stream.guard.idle_us = settings.stream_idle * 1000
         if opaque:
             return True

@@ -20,12 +20,12 @@ cdef class Upstream(ReplyReader):
     cdef object context           # TLS: of the host that was dialled; else None
     cdef unsigned char* held      # head and body of a request that may be sent again on a new connection
     cdef uint32_t held_head, held_body
-    cdef uint64_t request_left
+    cdef uint64_t request_left, request_seen
     cdef uint64_t tried           # places of the backends that this exchange was tried at
-    cdef uint64_t request_seen    # body bytes taken
     cdef uint64_t begun_us, joined_us         # the request came; there was a connection for it
     cdef uint16_t failure         # Code; 0: none
     cdef uint8_t delivery, tries
+    cdef uint64_t total_deadline_ms           # of the exchange; 0: none
     cdef uint8_t state
     cdef uint8_t reused           # not the connection's first request
     cdef uint8_t idempotent, request_framing, request_done
@@ -39,6 +39,7 @@ cdef class Upstream(ReplyReader):
     cdef void handshake_failed(self, str reason) noexcept
     cdef void ready_for_request(self) noexcept
     cdef void await_reply(self) noexcept
+    cdef void await_body(self) noexcept
     cdef bint next_address(self) noexcept
     cdef void move_from(self, Upstream other) noexcept
     cdef void request_complete(self) noexcept

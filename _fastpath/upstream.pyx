@@ -6,7 +6,8 @@ from libc.string cimport memcpy, memset, strlen
 cimport cython
 from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
-    CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
+    CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE,
+    CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport detach, meter_of
@@ -43,6 +44,9 @@ cdef class Upstream(ReplyReader):
         self.request_framing = head.framing
         self.request_left = head.content_length if head.framing == BODY_LENGTH else 0
         self.request_done = self.reply_begun = self.touched = False
+        self.total_deadline_ms = (
+            self.reactor.now_ms + self.service.settings.total_timeout if self.service.settings.total_timeout else 0
+        )
         self.asks_upgrade = head.upgrade
         self.upgrade = None
         self.keep_alive = True
@@ -139,7 +143,10 @@ cdef class Upstream(ReplyReader):
         self.state = UPSTREAM_RUNNING
         self.service.connects += 1
         self.joined_us = self.reactor.now_us
-        self.await_reply()
+        if self.request_done:
+            self.await_reply()
+        else:
+            self.await_body()
 
     cdef bint next_address(self) noexcept:
         # The request has not left: another address of the service gets it.
@@ -160,6 +167,7 @@ cdef class Upstream(ReplyReader):
         self.idempotent = other.idempotent
         self.request_framing = other.request_framing
         self.request_left = other.request_left
+        self.total_deadline_ms = other.total_deadline_ms
         self.request_done = other.request_done
         self.unreported = other.unreported
         self.starved = other.starved
@@ -196,14 +204,30 @@ cdef class Upstream(ReplyReader):
         elif self.closing:
             self.drop()
         elif self.upgraded:
-            self.fail(CODE_UPSTREAM_TIMEOUT, SENT, b"nothing was said for too long")
+            self.fail(CODE_CANCEL, SENT, b"nothing was said for too long")
+        elif self.total_deadline_ms and self.reactor.now_ms >= self.total_deadline_ms:
+            self.fail(CODE_UPSTREAM_TIMEOUT, SENT if self.request_done else MAYBE_SENT, b"the exchange took too long")
+        elif self.reply_begun:
+            self.watch(0)
         elif not self.request_done:
-            self.await_reply()    # the ingress watches over the request's body
-        elif not self.reply_begun:
+            self.watch(0)         # the ingress watches over the request's body
+        else:
             self.fail(CODE_UPSTREAM_TIMEOUT, SENT, b"the upstream did not answer in time")
 
+    cdef void watch(self, uint64_t delay_ms) noexcept:
+        cdef uint64_t now = self.reactor.now_ms
+        cdef uint64_t left
+        if self.total_deadline_ms:
+            left = self.total_deadline_ms - now if self.total_deadline_ms > now else 1
+            if delay_ms == 0 or left < delay_ms:
+                delay_ms = left
+        self.reactor.arm(self, delay_ms)
+
     cdef void await_reply(self) noexcept:
-        self.reactor.arm(self, self.service.settings.first_byte_timeout)
+        self.watch(self.service.settings.first_byte_timeout)
+
+    cdef void await_body(self) noexcept:
+        self.watch(0)             # the ingress watches over it
 
     cdef void drop(self) noexcept:
         # Closes the connection; whoever was joined has been told.
@@ -328,7 +352,10 @@ cdef class Upstream(ReplyReader):
             self.take_data(body, body_size, whole)
         uncork()                  # head and body are only lent for this call
         if self.state == UPSTREAM_RUNNING:
-            self.await_reply()
+            if self.request_done:
+                self.await_reply()
+            else:
+                self.await_body()
 
     cdef void take_data(self, const unsigned char* data, size_t size, bint end) noexcept:
         cdef unsigned char* line
@@ -345,6 +372,9 @@ cdef class Upstream(ReplyReader):
             self.unreported += size
             if self.upgraded:
                 self.reactor.arm(self, self.service.settings.upgraded_timeout)
+            elif self.request_seen > self.service.settings.body:
+                self.fail(CODE_BODY_TOO_LARGE, MAYBE_SENT, b"the request's body is larger than the limit")
+                return
             if self.request_framing == BODY_CHUNKED:
                 line = self.reactor.borrow(20)
                 if line == NULL:
@@ -383,6 +413,7 @@ cdef class Upstream(ReplyReader):
     cdef void upgrade_begun(self) noexcept:
         self.request_done = False
         self.request_framing = BODY_UNTIL_CLOSE
+        self.total_deadline_ms = 0
 
     cdef void finish_upgraded(self) noexcept:
         # Both directions have ended; what is still to be written is.

@@ -18,7 +18,7 @@ WITHOUT_EFFECT = {
         "timeouts": set(TimeoutsSection.model_fields) - {"head"},
     },
     "services": {
-        "limits": set(LimitsSection.model_fields) - {"body", "in_flight"},
+        "limits": {"connections", "connections_per_address", "streams", "waiting", "requests", "memory"},
         "timeouts": {"head", "agent_wait", "drain"},
     },
 }

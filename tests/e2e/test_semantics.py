@@ -201,7 +201,7 @@ def test_an_answer_before_the_request_is_complete(pair: Pair) -> None:
         client.send(b"x" * 1000)
         response = client.read_response()
         assert (response.status, response.body) == (413, b"too much")
-    assert answered.is_set()
+    assert answered.wait(20)
     assert pair.fetch("/next").status == 200
 
 

@@ -239,7 +239,7 @@ def test_check_tells_warnings_and_goes_on() -> None:
     result = call("check", FILES / "valid" / "anchors.yaml")
     assert result.exit_code == 0
     assert re.fullmatch(
-        r"warning: .*anchors.yaml:5:13: services\[0\].limits.head: has no effect at a service\n",
+        r"warning: .*anchors.yaml:5:17: services\[0\].limits.requests: has no effect at a service\n",
         result.stderr,
     )
 

@@ -197,7 +197,7 @@ def test_secrets_do_not_show_themselves() -> None:
 def test_anchors_and_merge_keys() -> None:
     first, second = load(FILES / "valid" / "anchors.yaml").services
     assert first.upstreams == second.upstreams
-    assert first.own_limits == {"body": 2 * MIB, "head": 8 * KIB}
+    assert first.own_limits == {"body": 2 * MIB, "requests": 100}
 
 
 # --- warnings -------------------------------------------------------------------------------------

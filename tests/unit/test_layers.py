@@ -60,6 +60,7 @@ LEVELS = {
         "forwarded",
         "ids",
         "writer",
+        "pace",
     },
     "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
@@ -77,6 +78,7 @@ LEVELS = {
             "service",
             "request",
             "response",
+            "deadlines",
             "client",
         ),
         *("tunnel", "group", "listener"),

@@ -1,0 +1,26 @@
+"""The answers that a node makes: dated."""
+
+import re
+import time
+from email.utils import formatdate, parsedate_to_datetime
+
+from _fastpath.answers import render_answer, set_answers
+from broker.errors import ANSWERS
+
+
+def date_of(answer: bytes) -> str:
+    found = re.findall(rb"^Date: (.*)\r$", answer.partition(b"\r\n\r\n")[0], re.MULTILINE)
+    assert len(found) == 1, answer
+    return found[0].decode()
+
+
+def test_every_answer_has_the_date_of_its_moment() -> None:
+    set_answers(ANSWERS)
+    for _ in range(3):
+        before = int(time.time())
+        dates = {date_of(render_answer(entry[0], 0, close)) for entry in ANSWERS for close in (False, True)}
+        for date in dates:
+            seconds = parsedate_to_datetime(date).timestamp()
+            assert before <= seconds <= time.time()
+            assert date == formatdate(seconds, usegmt=True)
+        time.sleep(0.5)
