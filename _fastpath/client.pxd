@@ -11,6 +11,7 @@ from _fastpath.deadlines cimport TimedExchange
 
 cdef class Client(TimedExchange):
     cdef Egress egress            # of the current request
+    cdef bytes tunnel             # label of the one that it was sent through last, or None
     cdef uint64_t routed_us       # its head was whole
     cdef uint64_t sent_us         # joined
     cdef uint16_t failure         # Code of the answer this node made; 0: none

@@ -11,7 +11,7 @@ from _fastpath.end cimport (
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.deadlines cimport TimedExchange
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, meter_of
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, settle, tunnel_label
 from _fastpath.gate cimport GATE_OPEN, GATE_WAIT, Caller
 from _fastpath.http1 cimport (
     BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
@@ -20,7 +20,7 @@ from _fastpath.memory cimport chunk_bytes, memory_limit
 from _fastpath.pace cimport pace_stop
 from _fastpath.pool cimport Pool
 from _fastpath.reactor cimport PyObject
-from _fastpath.record cimport Record, since
+from _fastpath.record cimport Journal, Record, since, text_of
 from _fastpath.request cimport (
     CLIENT_HEAD, CLIENT_JOIN, CLIENT_LINGER, CLIENT_PROVING, CLIENT_RUNNING, CLIENT_WAITING, HELD_BODY,
 )
@@ -364,6 +364,7 @@ cdef class Client(TimedExchange):
             self.tries += 1
             self.state = CLIENT_RUNNING
             self.sent_us = self.reactor.now_us
+            self.tunnel = tunnel_label(self.peer)
             self.delivery = MAYBE_SENT
             self.send_request()
         elif result != JOIN_WAIT:
@@ -436,6 +437,7 @@ cdef class Client(TimedExchange):
         self.gate = None
         self.caller = None
         self.egress = None
+        self.tunnel = None
         self.settings = self.listener.settings                # which may have been swapped
         self.state = CLIENT_HEAD
         self.tries = 0
@@ -460,8 +462,11 @@ cdef class Client(TimedExchange):
 
     cdef void take_reset(self, uint16_t code, uint8_t delivery,
                          const unsigned char* reason, size_t reason_size) noexcept:
+        cdef Journal journal = self.listener.meters.journal
         detach(self)
+        journal.because(reason, reason_size)
         if self.reply_begun:
+            self.failure = code
             self.cut()
         elif self.may_retry(code, delivery):
             self.state = CLIENT_JOIN
@@ -474,6 +479,7 @@ cdef class Client(TimedExchange):
             self.reactor.queue_ready(self)
         else:
             self.answer(CODE_NO_AGENT if code == CODE_REFUSED else code, delivery)
+        journal.because(NULL, 0)
 
     cdef bint may_retry(self, uint16_t code, uint8_t delivery) noexcept:
         if not self.retained or self.tries >= MAX_TRIES:
@@ -532,27 +538,26 @@ cdef class Client(TimedExchange):
         if self.failure:
             self.listener.tally.failures[self.failure] += 1
         self.fill(&record)
-        meter_of(self.listener.meters, self.egress).count(&record)
-        if self.listener.log is not None:
-            self.listener.log.add(&record)
+        settle(self.listener.meters, self.egress, &record)
 
     cdef void fill(self, Record* record) noexcept:
         cdef uint64_t now = self.reactor.now_us
         memset(record, 0, sizeof(Record))
-        record.port = self.listener.name_bytes
-        record.address = self.address
-        record.address_size = self.address_size
+        record.address.data = <const unsigned char*>self.address
+        record.address.size = self.address_size
         if self.claimed:
-            record.address = claimant
-            record.address_size = write_address(self.claimant, claimant)
+            record.address.data = <const unsigned char*>claimant
+            record.address.size = write_address(self.claimant, claimant)
         if self.caller is not None:
-            record.user = <const unsigned char*><const char*>self.caller.name_bytes
-            record.user_size = <uint32_t>len(self.caller.name_bytes)
+            record.user.data = <const unsigned char*><const char*>self.caller.name_bytes
+            record.user.size = <uint32_t>len(self.caller.name_bytes)
         if self.request_id.size and self.held != NULL:
-            record.request_id = self.held + self.request_id.start
-            record.request_id_size = self.request_id.size
-        record.head = self.held
-        record.head_size = self.held_head
+            record.request_id.data = self.held + self.request_id.start
+            record.request_id.size = self.request_id.size
+        record.head.data = self.held
+        record.head.size = self.held_head
+        record.tunnel = text_of(self.tunnel)
+        record.ended_us = now
         record.status = self.status if self.reply_done else 0
         record.failure = self.failure
         record.delivery = self.delivery
@@ -563,4 +568,3 @@ cdef class Client(TimedExchange):
         record.joined_us = since(self.begun_us, self.sent_us)
         record.replied_us = since(self.begun_us, self.replied_us)
         record.total_us = now - self.begun_us if self.begun_us else 0
-        record.service = <PyObject*>self.egress

@@ -10,7 +10,6 @@ from _fastpath.networks cimport Admission, Networks
 from _fastpath.proxy cimport ProxyHeader
 from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Pollable, PyObject, Reactor
-from _fastpath.record cimport AccessLog
 from _fastpath.route cimport RouteTable
 from _fastpath.settings cimport Settings
 
@@ -32,7 +31,6 @@ cdef class Port(Pollable):
     cdef Settings settings
     cdef RouteTable local
     cdef RouteTable delegated
-    cdef AccessLog log            # None: off
     cdef object tls               # None: plain. Else () -> a pyOpenSSL Connection for one more client; failed(address, reason)
     cdef readonly uint64_t handshakes
     cdef readonly uint64_t handshake_failures

@@ -11,6 +11,7 @@ from _fastpath.end cimport CODE_COUNT, End
 from _fastpath.http1 cimport Head
 from _fastpath.meter cimport Meter, Meters
 from _fastpath.reactor cimport PyObject
+from _fastpath.record cimport Record
 from _fastpath.route cimport Target
 from _fastpath.socket cimport Socket
 
@@ -61,5 +62,9 @@ cdef class Egress(Target):
 
 # Where exchanges that a port led to `egress` (None: nowhere) are counted. No look-up but for the first of a pair.
 cdef Meter meter_of(Meters meters, Egress egress)
+# Counts and records an exchange that has ended.
+cdef void settle(Meters meters, Egress egress, Record* record) noexcept
+# The label of the tunnel that an End is a stream of, or None.
+cdef bytes tunnel_label(End end)
 cdef dict tally_counters(const Tally* tally)
 cdef void detach(End end) noexcept

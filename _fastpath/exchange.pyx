@@ -3,6 +3,8 @@
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 cimport cython
+from _fastpath.record cimport text_of
+from _fastpath.stream cimport Stream
 from _fastpath.end cimport CODE_OVERLOADED
 
 
@@ -102,6 +104,24 @@ cdef Meter meter_of(Meters meters, Egress egress):
     Py_XDECREF(known)
     egress.meters[slot] = <PyObject*>meter
     return meter
+
+
+cdef void settle(Meters meters, Egress egress, Record* record) noexcept:
+    record.port = text_of(meters.port_bytes)
+    if egress is not None:
+        record.service = text_of(egress.name_bytes)
+    meter_of(meters, egress).count(record)
+    meters.journal.add(record)
+
+
+cdef bytes tunnel_label(End end):
+    cdef Stream stream
+    if not isinstance(end, Stream):
+        return None
+    stream = <Stream>end
+    if stream.session is None or stream.session.owner is None:
+        return None
+    return stream.session.owner.label
 
 
 cdef dict tally_counters(const Tally* tally):

@@ -6,7 +6,6 @@ from _fastpath.gate import ClientCertificate, Gate
 from _fastpath.meter import Meters
 from _fastpath.networks import Admission, Networks
 from _fastpath.reactor import Reactor
-from _fastpath.record import AccessLog
 from _fastpath.route import RouteTable
 from _fastpath.settings import Settings
 
@@ -23,7 +22,6 @@ class Listener(Port):
         local: RouteTable,
         delegated: RouteTable,
         service: str | None = None,
-        log: AccessLog | None = None,
         tls: Callable[[], object] | None = None,
         meters: Meters | None = None,
     ) -> Listener: ...
@@ -35,7 +33,6 @@ class Listener(Port):
     def set_gate(
         self, gate: Gate | None, certify: Callable[[Any], ClientCertificate | None] | None, cert_fields: int
     ) -> None: ...
-    def set_log(self, log: AccessLog | None) -> None: ...
     def stop(self, backlog: bool = True) -> None: ...
     def abort(self) -> None: ...
     def counters(self) -> dict[str, Any]: ...

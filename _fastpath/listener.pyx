@@ -14,7 +14,6 @@ from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
 from _fastpath.gate cimport Gate
 from _fastpath.networks cimport Admission, Networks
 from _fastpath.reactor cimport PyObject, Reactor
-from _fastpath.record cimport AccessLog
 from _fastpath.route cimport RouteTable
 from _fastpath.settings cimport Settings
 from _fastpath.socket cimport address_text, set_stream_options, uncork
@@ -41,7 +40,7 @@ cdef class Listener(Port):
     """
 
     def __cinit__(self, Reactor reactor, int fd, str name, str kind, Settings settings, str via,
-                  RouteTable local, RouteTable delegated, service=None, AccessLog log=None, tls=None,
+                  RouteTable local, RouteTable delegated, service=None, tls=None,
                   Meters meters=None):
         kinds = {"http": PORT_HTTP, "tcp": PORT_TCP, "tls": PORT_TLS}
         if kind not in kinds:
@@ -55,7 +54,6 @@ cdef class Listener(Port):
         self.kind = kinds[kind]
         self.service_name = service
         self.service = (service or "").encode()
-        self.log = log
         self.tls = tls
         self.meters = Meters(name) if meters is None else meters
         self.per_address = {}
@@ -106,10 +104,6 @@ cdef class Listener(Port):
         self.gate = gate
         self.certify = certify
         self.cert_fields = <uint8_t>cert_fields
-
-    def set_log(self, AccessLog log) -> None:
-        """Write access records to `log` from now on; None: to nobody."""
-        self.log = log
 
     def stop(self, bint backlog=True) -> None:
         """Accept no more than what has connected already; without `backlog`, nothing: another process accepts it.

@@ -8,7 +8,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.end cimport CODE_COUNT
-from _fastpath.record cimport Record
+from _fastpath.record cimport Journal, Record
 
 cdef enum:
     BOUNDS = 19
@@ -47,5 +47,7 @@ cdef class Meters:
     cdef dict by_service
     cdef Meter nowhere            # of what led to no service
     cdef Meter others             # of the services beyond MAX_METERS
+    cdef bytes port_bytes
+    cdef readonly Journal journal # where its exchanges are recorded
 
     cdef Meter find(self, str service)

@@ -1,5 +1,7 @@
 from typing import Any, final
 
+from _fastpath.record import Journal
+
 METER_BOUNDS_US: tuple[int, ...]
 METER_HOPS: tuple[str, ...]
 NO_SERVICE: str
@@ -13,7 +15,9 @@ class Meter:
 
 @final
 class Meters:
-    def __new__(cls, port: str) -> Meters: ...
+    def __new__(cls, port: str, journal: Journal | None = None) -> Meters: ...
+    @property
+    def journal(self) -> Journal: ...
     @property
     def port(self) -> str: ...
     def of(self, service: str) -> Meter: ...

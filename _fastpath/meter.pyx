@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t
 
 cimport cython
-from _fastpath.record cimport NEVER
+from _fastpath.record cimport NEVER, Journal
 
 # Seconds would be 0.0001 to 300: from a cached answer on this host to a long poll.
 METER_BOUNDS_US = (
@@ -103,13 +103,18 @@ cdef class Meter:
 
 @cython.final
 cdef class Meters:
-    """The Meter of each service that exchanges of one port led to. `port` is a name for people."""
+    """The Meter of each service that exchanges of one port led to; they are also recorded in `journal`.
 
-    def __cinit__(self, str port not None):
+    `port` is a name for people.
+    """
+
+    def __cinit__(self, str port not None, Journal journal=None):
         global books
         books += 1
         self.number = books
         self.port = port
+        self.port_bytes = port.encode()
+        self.journal = Journal() if journal is None else journal
         self.by_service = {}
         self.nowhere = self.make(NO_SERVICE)
         self.others = self.make(OTHER_SERVICES)

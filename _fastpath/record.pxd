@@ -1,9 +1,11 @@
-# The access log: one JSON line per exchange, formatted when it ends, into memory that Python collects in batches.
+# What is known of an exchange when it has ended, and where that goes: the access log, and a ring of the last failures.
 #
-# The AccessLog owns its two buffers; lines that find no room are dropped and counted: a log never stops traffic.
+# A Record borrows all it refers to, for the call. The Journal owns the buffer that it formats lines into, and hands it over
+# whole, as Lines, when it is full or when it is asked to; Lines own their memory, and give it back when they are gone. So many
+# may be out at a time; a record that finds no room then is dropped and counted: a log never stops traffic.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from _fastpath.reactor cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.lines cimport Text
 
 cdef extern from *:
     """
@@ -11,17 +13,27 @@ cdef extern from *:
     """
     const uint64_t NEVER
 
-cdef struct Record:               # all borrowed for the call
-    const char* port
-    const char* address
-    uint32_t address_size
-    const unsigned char* head     # canonical request head; NULL where none was accepted
-    uint32_t head_size
-    const unsigned char* request_id
-    const unsigned char* user
-    uint32_t user_size            # 0: nobody knows who it was
-    uint32_t request_id_size      # 0: none
-    PyObject* service             # Egress or NULL / None
+cdef enum:
+    KEPT_FAILURES = 100
+    BLOCK_SIZE = 131072           # of lines that are handed over together
+    MAX_LINE = 40960              # of one record: texts are shortened to stay below
+    MAX_TEXT = 2048               # bytes of a target
+
+cdef enum LogFormat:
+    LOG_OFF = 0
+    LOG_JSON = 1
+    LOG_COMBINED = 2
+
+cdef struct Record:
+    Text port
+    Text address                  # of the client
+    Text user                     # who the client has proven to be; 0: nobody
+    Text head                     # canonical request head; 0: none was accepted
+    Text request_id
+    Text service
+    Text tunnel                   # USER/AGENT/NUMBER, in an agent URL/NUMBER
+    Text reason                   # of a failure, in the words of the hop that noticed
+    uint64_t ended_us             # monotonic
     uint16_t status               # 0: cut
     uint16_t failure              # Code or 0
     uint8_t delivery
@@ -33,15 +45,52 @@ cdef struct Record:               # all borrowed for the call
 cdef inline uint64_t since(uint64_t begun_us, uint64_t moment_us) noexcept nogil:
     return moment_us - begun_us if moment_us else NEVER
 
+cdef inline Text text_of(bytes value) noexcept:
+    cdef Text text
+    text.data = <const unsigned char*><char*>value if value is not None else NULL
+    text.size = <uint32_t>len(value) if value is not None else 0
+    return text
 
-cdef class AccessLog:
-    cdef unsigned char* buffer
-    cdef size_t used, capacity
+cdef struct Failure:              # a copy, with its texts shortened
+    int64_t wall_us
+    uint64_t total_us
+    uint16_t status, failure
+    uint8_t delivery, tries
+    uint16_t sizes[10]
+    unsigned char texts[1280]
+
+
+cdef class Lines:
+    cdef Journal home
+    cdef unsigned char* data
+    cdef size_t size
+    cdef readonly uint32_t records
+
+
+cdef class Journal:
     cdef readonly uint64_t records, dropped
+    cdef uint8_t format
+    cdef bint queries             # targets are written with their query
+    cdef object sink              # (Lines) -> None
+    cdef unsigned char* block
+    cdef size_t used
+    cdef uint32_t lines           # in the block
+    cdef uint32_t out             # blocks handed over and not yet given back
+    cdef int64_t offset_us        # wall clock minus monotonic
+    cdef int64_t second           # that `stamp` is of
+    cdef char stamp[32]
+    cdef uint8_t stamp_size
     cdef tuple codes              # contract code by Code, ASCII bytes
+    cdef Text reason              # of what is ended by the call that goes on
+    cdef Failure* failures        # a ring
+    cdef uint64_t failed
 
-    cdef void add(self, const Record* record) noexcept
-    cdef void put(self, const char* text) noexcept
-    cdef void put_number(self, uint64_t value) noexcept
-    cdef void put_text(self, const unsigned char* text, size_t size) noexcept
-    cdef void put_fraction(self, uint64_t micros) noexcept
+    cdef void because(self, const unsigned char* reason, size_t size) noexcept
+    cdef void add(self, Record* record) noexcept
+    cdef void keep_failure(self, const Record* record) noexcept
+    cdef bint make_room(self) noexcept
+    cdef void hand_over(self)
+    cdef void set_stamp(self, int64_t wall_us) noexcept
+    cdef unsigned char* put_json(self, unsigned char* at, const Record* record, int64_t wall_us) noexcept
+    cdef unsigned char* put_combined(self, unsigned char* at, const Record* record) noexcept
+    cdef Text shown(self, Text target) noexcept

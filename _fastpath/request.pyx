@@ -1,7 +1,7 @@
 """Reading a client's requests: heads, bodies, and what came too early. See request.pxd."""
 
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memmove, memset, strlen
 
 cimport cython
 from _fastpath.connection cimport HANDSHAKE_RECORD
@@ -127,7 +127,10 @@ cdef class RequestReader(Connection):
             if data[0] == HANDSHAKE_RECORD:
                 self.spoke_tls()
             else:
+                if reason != NULL:
+                    self.listener.meters.journal.because(<const unsigned char*>reason, strlen(reason))
                 self.answer(scan_code(result), NEVER_SENT)
+                self.listener.meters.journal.because(NULL, 0)
             return False
         self.begin(data, &head, data + result, size - <size_t>result)
         return True

@@ -8,7 +8,7 @@ from _fastpath.backend cimport MAX_BACKENDS, Backend
 from _fastpath.end cimport (
     CODE_BODY_TOO_LARGE, CODE_HEAD_TOO_LARGE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_URI_TOO_LONG, End,
 )
-from _fastpath.exchange cimport JOINED, tally_counters
+from _fastpath.exchange cimport JOINED, tally_counters, tunnel_label
 from _fastpath.gate cimport Gate
 from _fastpath.http1 cimport BODY_LENGTH, Head
 from _fastpath.meter cimport Meters
@@ -145,6 +145,7 @@ cdef class Service(Pool):
             if connection is None:
                 return self.nobody()
         connection.begin(head)
+        connection.tunnel = tunnel_label(ingress) if self.meters is not None else None
         connection.peer = ingress
         ingress.peer = connection
         connection.count()
@@ -241,6 +242,7 @@ cdef class Service(Pool):
             return self.nobody()
         connection.settings = self.settings
         connection.begun_us = self.reactor.now_us
+        connection.tunnel = tunnel_label(ingress)
         connection.peer = ingress
         ingress.peer = connection
         connection.count()

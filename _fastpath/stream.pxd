@@ -41,6 +41,7 @@ cdef enum StreamState:
 # What receives the streams that the other side opens, and what the session has to say. Subclassed
 # above (tunnel.pyx for the real thing, events.pyx for tests).
 cdef class SessionOwner:
+    cdef bytes label              # of the tunnel, in records of exchanges; or None
     # A stream was opened by the peer. During this call the owner joins an End to it (stream.peer = end,
     # end.peer = stream) and passes head and body on, or resets it: stream.reset(...).
     # meta, head, body are borrowed. flags: HEAD_END, HEAD_TCP.

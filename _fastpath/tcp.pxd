@@ -32,6 +32,7 @@ cdef class TcpEnd(Connection):
     cdef Backend backend          # dialled: the address that this is a connection to
     cdef uint64_t tried           # dialled: places of the backends that this exchange was tried at
     cdef uint8_t counted          # dialled: in the numbers of what is under way
+    cdef bytes tunnel             # label of the one that it goes through, or None
     cdef uint64_t begun_us, routed_us, joined_us, seen_in, seen_out
     cdef uint16_t failure
     cdef uint8_t delivery, in_flight

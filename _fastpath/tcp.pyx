@@ -13,13 +13,13 @@ from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
     HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, meter_of
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, settle, tunnel_label
 from _fastpath.hello cimport HELLO_MORE, HELLO_STRANGE, MAX_HELLO, MAX_NAME, scan_hello
 from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
 from _fastpath.meta cimport META_SIZE, read_meta, write_meta
 from _fastpath.proxy cimport PROXY_WRITTEN, ProxyHeader, looks_proxied, write_proxy
 from _fastpath.reactor cimport READ_SIZE, PyObject
-from _fastpath.record cimport NEVER, Record, since
+from _fastpath.record cimport NEVER, Record, since, text_of
 from _fastpath.route cimport Target
 from _fastpath.socket cimport RECV_AGAIN, address_text, connect_error, uncork
 
@@ -158,6 +158,7 @@ cdef class TcpEnd(Connection):
         if result == JOINED:
             self.state = TCP_RUNNING
             self.joined_us = self.reactor.now_us
+            self.tunnel = tunnel_label(self.peer)
             self.delivery = MAYBE_SENT
             self.reactor.arm(self, self.settings.total_timeout)
             if self.hello_size > self.peer.room():
@@ -432,9 +433,7 @@ cdef class TcpEnd(Connection):
         if self.failure:
             self.listener.tally.failures[self.failure] += 1
         self.fill(&record)
-        meter_of(self.listener.meters, self.egress).count(&record)
-        if self.listener.log is not None:
-            self.listener.log.add(&record)
+        settle(self.listener.meters, self.egress, &record)
 
     cdef void leave_service(self, Record* record) noexcept:
         # The same for one that was dialled.
@@ -449,15 +448,14 @@ cdef class TcpEnd(Connection):
             record.bytes_out = self.seen_in
             record.routed_us = 0
             record.tries = 1
-            meter_of(self.service.meters, self.service).count(record)
+            settle(self.service.meters, self.service, record)
 
     cdef void fill(self, Record* record) noexcept:
         memset(record, 0, sizeof(Record))
-        if self.listener is not None:
-            record.port = self.listener.name_bytes
-        record.address = self.address
-        record.address_size = self.address_size
-        record.service = <PyObject*>self.egress
+        record.address.data = <const unsigned char*>self.address
+        record.address.size = self.address_size
+        record.tunnel = text_of(self.tunnel)
+        record.ended_us = self.reactor.now_us
         record.failure = self.failure
         record.delivery = self.delivery
         record.tries = self.tries

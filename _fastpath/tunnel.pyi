@@ -32,6 +32,7 @@ class Tunnel(SessionOwner):
         leftover: bytes = b"",
         tls: Any = None,
         quota: Quota | None = None,
+        label: str = "",
     ) -> None: ...
     @property
     def session(self) -> Session: ...

@@ -90,11 +90,12 @@ cdef class Tunnel(SessionOwner):
     def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
                  uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
                  uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b"",
-                 tls=None, Quota quota=None):
+                 tls=None, Quota quota=None, str label=""):
         cdef net.sockaddr_storage peer
         cdef net.socklen_t peer_size = sizeof(peer)
         self.reactor = reactor
         self.name = name
+        self.label = label.encode() if label else name.encode()
         if tls is not None:
             self.tls = TlsLayer(tls)
             self.tls.established = True

@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.http1 cimport Head
-from _fastpath.record cimport Record
+from _fastpath.record cimport Record, Text
 from _fastpath.reply cimport ReplyReader
 
 cdef enum UpstreamState:
@@ -23,7 +23,10 @@ cdef class Upstream(ReplyReader):
     cdef uint64_t request_left, request_seen
     cdef uint64_t tried           # places of the backends that this exchange was tried at
     cdef uint64_t begun_us, joined_us         # the request came; there was a connection for it
+    cdef bytes tunnel             # label of the one that the exchange came through, or None
+    cdef Text reason              # of its failure; only while it is told
     cdef uint16_t failure         # Code; 0: none
+    cdef uint8_t again_safe       # `held` is all of a request that may be sent again
     cdef uint8_t delivery, tries
     cdef uint64_t total_deadline_ms           # of the exchange; 0: none
     cdef uint8_t state
@@ -50,6 +53,8 @@ cdef class Upstream(ReplyReader):
     cdef void uncount(self) noexcept
     cdef void wait_for_cancelled(self) noexcept
     cdef void settle(self, bint whole) noexcept           # the exchange is over; `whole`: with all of its response
+    cdef void hold(self, const unsigned char* head, size_t head_size,
+                   const unsigned char* body, size_t body_size, bint whole) noexcept
     cdef void fill(self, Record* record) noexcept
     cdef void follow(self, Upstream other) noexcept       # counts on for the exchange of `other`
     cdef void clear(self) noexcept

@@ -10,13 +10,13 @@ from _fastpath.end cimport (
     CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
-from _fastpath.exchange cimport detach, meter_of
+from _fastpath.exchange cimport detach, settle
 from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, Head, chunk_size_line, trailers_canonical,
 )
 from _fastpath.memory cimport ByteQueue
 from _fastpath.pool cimport POOL_IDLE_MS
-from _fastpath.record cimport Record, since
+from _fastpath.record cimport Record, since, text_of
 from _fastpath.socket cimport RECV_AGAIN, connect_error, peek_alive, uncork
 from _fastpath.tls cimport TLS_MORE
 from _fastpath.upgrade cimport asked_in
@@ -53,6 +53,7 @@ cdef class Upstream(ReplyReader):
         self.unreported = 0
         self.starved = False
         self.status = self.failure = 0
+        self.reason.size = 0
         self.delivery = MAYBE_SENT
         self.tries = 1
         self.request_seen = self.reply_seen = self.replied_us = 0
@@ -261,10 +262,15 @@ cdef class Upstream(ReplyReader):
             self.fill(&record)
             if not whole:
                 record.status = 0
-            meter_of(self.service.meters, self.service).count(&record)
+            settle(self.service.meters, self.service, &record)
 
     cdef void fill(self, Record* record) noexcept:
         memset(record, 0, sizeof(Record))
+        record.head.data = self.held
+        record.head.size = self.held_head if self.held != NULL else 0
+        record.tunnel = text_of(self.tunnel)
+        record.reason = self.reason
+        record.ended_us = self.reactor.now_us
         record.status = self.status
         record.failure = self.failure
         record.delivery = SENT if self.reply_begun else self.delivery
@@ -279,6 +285,7 @@ cdef class Upstream(ReplyReader):
         if other.counted:
             other.uncount()
             self.count()
+        self.tunnel = other.tunnel
         self.begun_us = other.begun_us
         self.tries = other.tries
         self.delivery = other.delivery
@@ -300,6 +307,8 @@ cdef class Upstream(ReplyReader):
                 self.service.failed(self.backend)     # else an idle connection had just ended: that is nobody's fault
             self.failure = code
             self.delivery = delivery
+            self.reason.data = <const unsigned char*>reason
+            self.reason.size = <uint32_t>strlen(reason)
             detach(self)
             peer.take_reset(code, delivery, <const unsigned char*>reason, strlen(reason))
         self.drop()
@@ -336,14 +345,7 @@ cdef class Upstream(ReplyReader):
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
         cdef bint whole = (flags & HEAD_END) != 0
-        if self.reused and whole and self.idempotent and head_size + body_size <= HELD_LIMIT:
-            # The upstream may be closing this very connection: then a new one gets the request.
-            self.held = <unsigned char*>malloc(head_size + body_size)
-            if self.held != NULL:
-                memcpy(self.held, head, head_size)
-                memcpy(self.held + head_size, body, body_size)
-                self.held_head = <uint32_t>head_size
-                self.held_body = <uint32_t>body_size
+        self.hold(head, head_size, body, body_size, whole)
         self.write(head, head_size)
         if self.asks_upgrade and not whole:
             self.upgrade = asked_in(head, head_size)
@@ -356,6 +358,24 @@ cdef class Upstream(ReplyReader):
                 self.await_reply()
             else:
                 self.await_body()
+
+    cdef void hold(self, const unsigned char* head, size_t head_size,
+                   const unsigned char* body, size_t body_size, bint whole) noexcept:
+        # The upstream may be closing this very connection: then a new one gets the request. Without that, the head
+        # is held for the record of the exchange.
+        self.again_safe = self.reused and whole and self.idempotent and head_size + body_size <= HELD_LIMIT
+        if not self.again_safe:
+            if self.service.meters is None or self.held != NULL or head_size > HELD_LIMIT:
+                return
+            body_size = 0
+        self.held = <unsigned char*>malloc(head_size + body_size)
+        if self.held == NULL:
+            self.again_safe = False
+            return
+        memcpy(self.held, head, head_size)
+        memcpy(self.held + head_size, body, body_size)
+        self.held_head = <uint32_t>head_size
+        self.held_body = <uint32_t>body_size
 
     cdef void take_data(self, const unsigned char* data, size_t size, bint end) noexcept:
         cdef unsigned char* line
@@ -473,7 +493,7 @@ cdef class Upstream(ReplyReader):
         cdef Upstream other
         cdef Backend backend
         cdef End peer = self.peer
-        if self.held == NULL or self.touched or not self.reused or peer is None:
+        if self.held == NULL or not self.again_safe or self.touched or peer is None:
             return False
         backend = self.service.choose(0)
         other = <Upstream>self.service.dial(backend, 0) if backend is not None else None

@@ -430,6 +430,17 @@ class Connect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessLog:
+    """One line per request and per TCP connection."""
+
+    path: Path | None
+    """None: standard output."""
+    format: Literal["json", "combined"] = "json"
+    query: bool = True
+    """Targets are written with their query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
     """What the command line said, kept so that a reload reads the file and adds the same again."""
 
@@ -453,6 +464,7 @@ class Config:
     services: tuple[Service, ...] = ()
     connect: tuple[Connect, ...] = ()
     admin: Admin | None = None
+    access_log: AccessLog | None = None
     congestion: str = "auto"
     """Of TCP connections: `auto`, `system`, or a name that the kernel knows."""
     limits: Limits = Limits()

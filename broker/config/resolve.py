@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker.config import values
 from broker.config.document import KeyPath
 from broker.config.model import (
+    AccessLog,
     Addresses,
     Admin,
     Auth,
@@ -36,6 +37,7 @@ from broker.config.model import (
 )
 from broker.config.proxy import proxy_for, read_credentials
 from broker.config.schema import (
+    AccessLogSection,
     AdminSection,
     AuthSection,
     ConnectSection,
@@ -73,6 +75,7 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
         services=services,
         connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
         admin=resolve_admin(file.admin),
+        access_log=resolve_access_log(draft, file.access_log),
         congestion=file.tcp.congestion,
         limits=limits,
         timeouts=timeouts,
@@ -90,6 +93,17 @@ def resolve_admin(entry: AdminSection | None) -> Admin | None:
 
 def resolve_addresses(entry: ExternalSection | RegistrationSection | AdminSection) -> Addresses:
     return Addresses(allow=tuple(entry.allow), deny=tuple(entry.deny))
+
+
+def resolve_access_log(draft: Draft, entry: AccessLogSection | None) -> AccessLog | None:
+    if entry is None:
+        return None
+    path = None
+    if str(entry.path) != "stdout":
+        path = absolute(draft, ("access_log", "path"), entry.path)
+        if not path.parent.is_dir():
+            draft.wrong(("access_log", "path"), f"the directory {path.parent} does not exist")
+    return AccessLog(path=path, format=cast(Literal["json", "combined"], entry.format), query=entry.query)
 
 
 # --- ports -------------------------------------------------------------------------

@@ -362,6 +362,14 @@ class AdminSection(Section):
     deny: Networks = []
 
 
+class AccessLogSection(Section):
+    """One line per request and per TCP connection."""
+
+    path: FilePath
+    format: Annotated[str, Written("json or combined", values.parse_choice("json", "combined"))] = "json"
+    query: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
+
+
 class TcpSection(Section):
     """Of all TCP connections of the node."""
 
@@ -377,6 +385,7 @@ class FileSection(Section):
     services: list[ServiceSection] = []
     connect: list[ConnectSection] = []
     admin: AdminSection | None = None
+    access_log: AccessLogSection | None = None
     tcp: TcpSection = TcpSection()
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()

@@ -28,6 +28,7 @@ from broker.node.handover import Predecessor, hand_over
 from broker.node.parts import Parts, Plan
 from broker.node.status import node_status
 from broker.node.systemd import notify
+from broker.observe.journal import Recorder, discard
 from broker.observe.metrics import Metrics
 from broker.ports.admin import AdminPort
 from broker.tunnel.uplink import node_name
@@ -58,7 +59,8 @@ class Node:
         self.started_at = time.monotonic()
         self.reloads: Counter[str] = Counter(ok=0, failed=0)
         self.reactor = Reactor(asyncio.get_running_loop())
-        self.parts = Parts(self.reactor, self.name, self._on_change)
+        self.recorder = Recorder()
+        self.parts = Parts(self.reactor, self.name, self._on_change, self.recorder.journal)
         self.admin: AdminPort | None = None
         self._reread = reread
         self._metrics = Metrics(self.status)
@@ -80,7 +82,9 @@ class Node:
             log.warning("%s", warning)
         self._watchdog.start()
         async with self._reloading:
+            access_log = self.recorder.prepare(self.config.access_log)
             plan = await self._first_plan()
+            self.recorder.apply(self.config.access_log, access_log)
             self.reactor.start()
             if self._predecessor is not None:
                 await self._succeed(self._predecessor, plan)
@@ -156,6 +160,7 @@ class Node:
             if self.admin is not None:
                 await self.admin.close()
                 self.admin = None
+            self.recorder.close()
         finally:
             await asyncio.sleep(0)  # tunnels report their end through the loop
             self.reactor.close()
@@ -218,7 +223,12 @@ class Node:
             systemd.notify_reloading()
             try:
                 config = self._reread(self.config)
-                plan = self.parts.plan(config)
+                access_log = self.recorder.prepare(config.access_log)
+                try:
+                    plan = self.parts.plan(config)
+                except BaseException:
+                    discard(access_log)
+                    raise
             except BrokerError as error:
                 self.reloads["failed"] += 1
                 log.error("reload failed, nothing has changed: %s", error)
@@ -226,6 +236,7 @@ class Node:
             finally:
                 notify("READY=1")
             self.config = config
+            self.recorder.apply(config.access_log, access_log)
             await self._commit(plan)
             self.reloads["ok"] += 1
             for warning in config.warnings:

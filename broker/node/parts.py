@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from _fastpath.memory import set_memory_limit
 from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
+from _fastpath.record import Journal
 from _fastpath.route import RouteTable
 from _fastpath.socket import set_congestion
 from broker.config import model
@@ -74,7 +75,14 @@ def ports_of(config: Config) -> list[tuple[Listen, str]]:
 
 
 class Parts:
-    def __init__(self, reactor: Reactor, node: str, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        node: str,
+        on_change: Callable[[], None],
+        journal: Journal | None = None,
+    ) -> None:
+        self._journal = journal
         self.external: dict[str, ExternalPort] = {}
         self.registration: dict[str, RegistrationPort] = {}
         self.registries: dict[str, Registry] = {}
@@ -207,7 +215,7 @@ class Parts:
             services = LocalServices(self._reactor, self.resolver)
             services.apply(at_port(config.services, port), self.gates)
             self.external[port.name] = ExternalPort(
-                port, sockets, self._reactor, services, self._delegated(port), self.gates
+                port, sockets, self._reactor, services, self._delegated(port), self.gates, self._journal
             )
         for gone in before.values():
             self._retire_external(gone, config.timeouts.drain / 1000)
@@ -246,7 +254,8 @@ class Parts:
                 self.uplinks[url].set_down(self.agent_services[url].down())
 
         if url not in self.agent_services:
-            self.agent_services[url] = LocalServices(self._reactor, self.resolver, on_health, Meters(url))
+            meters = Meters(url, self._journal)
+            self.agent_services[url] = LocalServices(self._reactor, self.resolver, on_health, meters)
         return self.agent_services[url]
 
     # --- what a change leaves behind ------------------------------------------------------------

@@ -47,7 +47,8 @@ async def run_node(config: Config) -> int:
 
 
 def handle_signals(node: Node) -> None:
-    """SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR2 hands over."""
+    """SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR1 opens the access log
+    again; SIGUSR2 hands over."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -72,5 +73,6 @@ def handle_signals(node: Node) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number.name)
+    loop.add_signal_handler(signal.SIGUSR1, node.recorder.reopen)
     loop.add_signal_handler(signal.SIGHUP, begin, "reload", node.reload)
     loop.add_signal_handler(signal.SIGUSR2, begin, "upgrade", node.upgrade)

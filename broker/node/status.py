@@ -59,9 +59,9 @@ def node_status(node: Node) -> dict[str, Any]:
         "services": _services(parts),
         "requests": _requests(parts),
         "durations_us": list(METER_BOUNDS_US),
-        "last_failures": [],
+        "last_failures": node.recorder.last_failures(),
         "certificates": certificates_status(parts),
-        "access_log": None,
+        "access_log": node.recorder.status(),
         "tracing": None,
         "memory": memory_status(config.limits.memory)
         | {

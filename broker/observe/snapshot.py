@@ -285,11 +285,10 @@ FAILURE = Object(
         "target": name("Of the request, without its query; shortened where it is long."),
         "host": name("That the request was for."),
         "service": name("The service that it led to."),
-        "tunnel": name("USER/AGENT/NUMBER of the tunnel that it took last, in an agent URL/NUMBER."),
+        "tunnel": name("USER/AGENT/NUMBER of the tunnel that it took last, in an agent its URL and number."),
         "tries": count("How often it was joined to a tunnel or connection."),
         "total_s": amount("How long it took, in seconds."),
         "request_id": name("X-Request-Id."),
-        "trace_id": name("Of traceparent."),
     },
 )
 

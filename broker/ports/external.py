@@ -9,7 +9,7 @@ from typing import Any
 from _fastpath.listener import Listener
 from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
-from _fastpath.record import AccessLog
+from _fastpath.record import Journal
 from _fastpath.route import RouteTable
 from broker.config import model
 from broker.identity.gates import Gates
@@ -33,20 +33,20 @@ class ExternalPort:
         services: LocalServices,
         delegated: RouteTable,
         gates: Gates,
-        log: AccessLog | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.config = config
         self.url = bound_url(config, sockets[0])
         self.services = services
-        self.meters = Meters(config.name)
+        self.meters = Meters(config.name, journal)
         self._delegated = delegated
         self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
         self.tls: PortTls | None = tls_of(config)
         self._sockets = sockets
-        self._listeners = [self._listen(sock, reactor, log) for sock in sockets]
+        self._listeners = [self._listen(sock, reactor) for sock in sockets]
         self._set_addresses(gates)
 
-    def _listen(self, sock: socket.socket, reactor: Reactor, log: AccessLog | None) -> Listener:
+    def _listen(self, sock: socket.socket, reactor: Reactor) -> Listener:
         fd = os.dup(sock.fileno())
         try:
             return Listener(
@@ -59,7 +59,6 @@ class ExternalPort:
                 self.services.table,
                 self._delegated,
                 self.config.service,
-                log,
                 self.tls,
                 self.meters,
             )

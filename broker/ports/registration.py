@@ -431,6 +431,7 @@ class RegistrationPort:
             fd,
             dialled=False,
             name=member.label,
+            label=f"{member.principal.name}/{registration.agent}/{registration.index}",
             routes=NO_ROUTES,
             local_window=settings.window,
             peer_window=registration.window,

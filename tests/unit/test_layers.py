@@ -69,6 +69,7 @@ LEVELS = {
             "gate",
             "record",
             "meter",
+            "lines",
             "connection",
             "pool",
             "backend",
