@@ -26,7 +26,7 @@ cdef char date[DATE_SIZE + 1]
 
 cdef const char* DAYS = b"SunMonTueWedThuFriSat"
 cdef const char* MONTHS = b"JanFebMarAprMayJunJulAugSepOctNovDec"
-DATE_FIELD = b"Date: "
+cdef bytes DATE_FIELD = b"Date: "
 
 
 cdef const Answer* answer_for(uint16_t code, uint8_t delivery, bint close) noexcept:

@@ -1,9 +1,6 @@
 from typing import Any, final
 
-from typing_extensions import disjoint_base
-
 @final
-@disjoint_base
 class Backend:
     def __new__(cls, address: tuple[Any, ...], weight: int = 1) -> Backend: ...
     @property

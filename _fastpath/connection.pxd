@@ -22,6 +22,15 @@ cdef enum PortKind:
     PORT_TLS = 3                  # passed through unopened, chosen by server name
 
 
+# How many connections a port has in all workers of the node. `cells`: shared memory, one cell for each; only `mine` is written.
+cdef class Headcount:
+    cdef object memory            # keeps the cells alive
+    cdef uint32_t* cells
+    cdef uint32_t count, mine
+
+    cdef uint32_t others(self) noexcept
+
+
 # The snapshots that the connections of an external port use, and what they count. listener.pyx adds the accepting.
 cdef class Port(Pollable):
     cdef readonly str name
@@ -39,6 +48,7 @@ cdef class Port(Pollable):
     cdef str service_name
     cdef bytes service            # tcp ports: the service's name
     cdef readonly uint32_t connections
+    cdef Headcount headcount      # None: this process is the only one
     cdef readonly uint64_t accepted
     cdef readonly uint64_t refused        # over a connection limit
     cdef readonly uint64_t denied         # by their address, or for want of a PROXY header

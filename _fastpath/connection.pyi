@@ -1,7 +1,13 @@
-from typing_extensions import disjoint_base
+from typing import final
+
+from typing_extensions import Buffer, disjoint_base
 
 from _fastpath.exchange import Ingress
 from _fastpath.reactor import Pollable
+
+@final
+class Headcount:
+    def __init__(self, memory: Buffer, mine: int) -> None: ...
 
 @disjoint_base
 class Port(Pollable):
@@ -19,6 +25,8 @@ class Port(Pollable):
     def handshakes(self) -> int: ...
     @property
     def handshake_failures(self) -> int: ...
+    @property
+    def rested(self) -> int: ...
     @property
     def resumed(self) -> int: ...
     @property

@@ -16,6 +16,32 @@ cdef enum:
 cdef unsigned char first[FIRST_READ]
 
 
+@cython.final
+cdef class Headcount:
+    """The connections of one port in all workers.
+
+    `memory` is writable and shared: native unsigned 32-bit cells, one for each worker. `mine` is the index of ours.
+    Raises ValueError where there is no such cell.
+    """
+
+    def __init__(self, memory not None, uint32_t mine):
+        cdef uint32_t[::1] view = memoryview(memory).cast("B").cast("I")
+        if mine >= <size_t>view.shape[0]:
+            raise ValueError("there is no cell of that number")
+        self.memory = view
+        self.cells = &view[0]
+        self.count = <uint32_t>view.shape[0]
+        self.mine = mine
+
+    cdef uint32_t others(self) noexcept:
+        cdef uint32_t total = 0
+        cdef uint32_t i
+        for i in range(self.count):
+            if i != self.mine:
+                total += self.cells[i]
+        return total
+
+
 cdef class Port(Pollable):
     """What the connections of one external port share. Only the compiled Listener is useful."""
 
@@ -33,7 +59,8 @@ cdef class Port(Pollable):
         return self.admission is None or self.admission.admits(raw)
 
     cdef bint admit(self, Connection connection) noexcept:
-        cdef bint room = self.connections < self.settings.connections
+        cdef uint32_t elsewhere = self.headcount.others() if self.headcount is not None else 0
+        cdef bint room = self.connections + elsewhere < self.settings.connections
         connection.previous_connection = self.last
         connection.next_connection = NULL
         if self.last != NULL:
@@ -42,6 +69,8 @@ cdef class Port(Pollable):
             self.first = <PyObject*>connection
         self.last = <PyObject*>connection
         self.connections += 1
+        if self.headcount is not None:
+            self.headcount.cells[self.headcount.mine] += 1
         connection.admitted = True
         if self.settings.connections_per_address and not connection.greeting:
             return self.admit_address(connection) and room
@@ -68,6 +97,8 @@ cdef class Port(Pollable):
         else:
             self.last = connection.previous_connection
         self.connections -= 1
+        if self.headcount is not None:
+            self.headcount.cells[self.headcount.mine] -= 1
         if connection.told:
             connection.told = False
             self.told -= 1

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from _fastpath.connection import Port
+from _fastpath.connection import Headcount, Port
 from _fastpath.gate import ClientCertificate, Gate
 from _fastpath.meter import Meters
 from _fastpath.networks import Admission, Networks
@@ -33,6 +33,7 @@ class Listener(Port):
     def set_gate(
         self, gate: Gate | None, certify: Callable[[Any], ClientCertificate | None] | None, cert_fields: int
     ) -> None: ...
+    def set_headcount(self, headcount: Headcount | None) -> None: ...
     def stop(self, backlog: bool = True) -> None: ...
     def abort(self) -> None: ...
     def counters(self) -> dict[str, Any]: ...

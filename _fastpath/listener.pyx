@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t
 cimport cython
 from _fastpath cimport net
 from _fastpath.client cimport Client
-from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Port
+from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Headcount, Port
 from _fastpath.end cimport CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.exchange cimport tally_counters
 from _fastpath.meter cimport Meters
@@ -22,8 +22,8 @@ from _fastpath.tcp cimport TcpEnd
 import os
 
 cdef enum:
-    ACCEPT_BATCH = 64
-    STOP_BATCHES = 64
+    ACCEPT_BATCH = 8              # in one turn: workers that share a socket are to get their share
+    STOP_BATCHES = 512
     PAUSE_MS = 200                # out of descriptors: look again then
     MAX_TOLD = 256                # clients at once that are told that their address is not allowed
 
@@ -104,6 +104,10 @@ cdef class Listener(Port):
         self.gate = gate
         self.certify = certify
         self.cert_fields = <uint8_t>cert_fields
+
+    def set_headcount(self, Headcount headcount) -> None:
+        """Share the limit of connections with other workers. To be set before the first connection comes."""
+        self.headcount = headcount
 
     def stop(self, bint backlog=True) -> None:
         """Accept no more than what has connected already; without `backlog`, nothing: another process accepts it.

@@ -5,6 +5,7 @@ from _fastpath.record import Journal
 METER_BOUNDS_US: tuple[int, ...]
 METER_HOPS: tuple[str, ...]
 NO_SERVICE: str
+REGISTERED: tuple[int, ...]
 OTHER_SERVICES: str
 
 @final
@@ -21,4 +22,5 @@ class Meters:
     @property
     def port(self) -> str: ...
     def of(self, service: str) -> Meter: ...
+    def make(self, service: str) -> Meter: ...
     def counters(self) -> list[dict[str, Any]]: ...

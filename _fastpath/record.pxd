@@ -89,7 +89,7 @@ cdef class Journal:
     cdef void add(self, Record* record) noexcept
     cdef void keep_failure(self, const Record* record) noexcept
     cdef bint make_room(self) noexcept
-    cdef void hand_over(self)
+    cdef void hand_over(self) except *
     cdef void set_stamp(self, int64_t wall_us) noexcept
     cdef unsigned char* put_json(self, unsigned char* at, const Record* record, int64_t wall_us) noexcept
     cdef unsigned char* put_combined(self, unsigned char* at, const Record* record) noexcept

@@ -13,9 +13,9 @@ cdef enum:
     MOST_OUT = 16                 # blocks that are being written
     SHORT_TEXT = 256              # bytes of a name, an id, a reason
 
-DELIVERIES = ("never-sent", "maybe-sent", "sent")
+cdef tuple DELIVERIES = ("never-sent", "maybe-sent", "sent")
 # The texts of a Failure, and how many bytes are kept of each.
-FAILURE_TEXTS = ("port", "client", "user", "method", "target", "host", "service", "tunnel", "reason", "request_id")
+cdef tuple FAILURE_TEXTS = ("port", "client", "user", "method", "target", "host", "service", "tunnel", "reason", "request_id")
 cdef uint32_t[10] KEPT_SIZES = [64, 46, 64, 16, 400, 130, 130, 130, 200, 100]
 
 cdef const char* DELIVERY[3]
@@ -132,7 +132,7 @@ cdef class Journal:
             self.block = <unsigned char*>malloc(BLOCK_SIZE)
         return self.block != NULL
 
-    cdef void hand_over(self):
+    cdef void hand_over(self) except *:
         cdef Lines lines = Lines.__new__(Lines)
         lines.home = self
         lines.data = self.block

@@ -28,6 +28,7 @@ cdef class Tunnel(SessionOwner):
     cdef object control_callback, close_callback, goaway_callback
     cdef readonly bint alive
     cdef uint32_t groups          # services that the other side announced
+    cdef readonly bint relay      # leads to another worker of this node
     cdef uint64_t bytes_in, bytes_out, reads, writes
     cdef uint32_t undelivered     # bytes of control messages that wait for Python
     cdef uint64_t rated_us, rated_in, rated_out           # the last look, and what it saw

@@ -33,7 +33,10 @@ class Tunnel(SessionOwner):
         tls: Any = None,
         quota: Quota | None = None,
         label: str = "",
+        relay: bool = False,
     ) -> None: ...
+    @property
+    def relay(self) -> bool: ...
     @property
     def session(self) -> Session: ...
     @property

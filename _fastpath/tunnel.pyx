@@ -6,6 +6,7 @@ cimport cython
 from _fastpath cimport net
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_PROTOCOL,
+    CODE_REFUSED,
     CODE_TUNNEL_LOST, HEAD_END, HEAD_TCP, NEVER_SENT,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress
@@ -84,13 +85,14 @@ cdef class Tunnel(SessionOwner):
     `tunnel_memory` (bytes) bounds how far the windows of this tunnel may grow in all.
     `quota`: what the streams count in that this side opens.
     `tls`: the pyOpenSSL Connection, on memory buffers and after its handshake, where the tunnel is encrypted.
+    `relay`: the other end is another worker of this node (group.pxd).
     `on_control(tunnel, payload)`, `on_close(tunnel, code, reason)` and `on_goaway(tunnel)` are called from the loop.
     """
 
     def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
                  uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
                  uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b"",
-                 tls=None, Quota quota=None, str label=""):
+                 tls=None, Quota quota=None, str label="", bint relay=False):
         cdef net.sockaddr_storage peer
         cdef net.socklen_t peer_size = sizeof(peer)
         self.reactor = reactor
@@ -100,6 +102,7 @@ cdef class Tunnel(SessionOwner):
             self.tls = TlsLayer(tls)
             self.tls.established = True
         self.routes = routes
+        self.relay = relay
         self.control_callback = on_control
         self.close_callback = on_close
         self.goaway_callback = on_goaway
@@ -422,6 +425,8 @@ cdef class Tunnel(SessionOwner):
                 stream.fail(CODE_BODY_TOO_LARGE, BODY_TOO_LARGE)
                 return
             stream.peer.take_head(head, head_size, body, body_size, flags)
+        elif self.relay and (result == JOIN_WAIT or result == CODE_NO_SERVICE):
+            stream.reset(CODE_REFUSED, NEVER_SENT, b"")       # has just gone: the worker that asks looks again
         else:
             stream.reset(CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, NEVER_SENT, b"")
 

@@ -118,7 +118,9 @@ class Spaces:
         with open(place / "log", "w") as log:
             far = self.python(self.far, "broker.bench.service", "--host", "10.77.0.2", "--port", str(SERVICE))
             self._start(far, stderr=log)
-            serve = self.python(self.near, "broker", "serve", str(place / "dmz.yaml"), "--insecure")
+            serve = self.python(
+                self.near, "broker", "serve", str(place / "dmz.yaml"), "--insecure", "--workers", "1"
+            )
             self._start(serve, stderr=log)
             self._start(self.python(self.far, "broker", "connect", str(place / "green.yaml")), stderr=log)
             nodes = Nodes(self)

@@ -78,7 +78,14 @@ async def own_pair(tunnels: int) -> AsyncIterator[Loaded]:
     """A DMZ node and an agent with a small service behind it, until the context is left."""
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(_service())
-        dmz = Child("DMZ node", "serve", "--external", ANY, "--registration", ANY, "--admin", ANY)
+        dmz = Child(
+            "DMZ node",
+            "serve",
+            *("--external", ANY),
+            *("--registration", ANY),
+            *("--admin", ANY),
+            *("--workers", "1"),
+        )
         await stack.enter_async_context(dmz)
         registration = await dmz.url("registration")
         agent = Child("agent", "connect", registration, "--service", service, "--tunnels", str(tunnels))

@@ -26,7 +26,12 @@ from broker.cli.options import config_argument, insecure_option, node_admin_opti
 )
 @node_admin_option
 @service_option
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes; this version has one.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that serve, by default one per core. Replaces CONFIG's.",
+)
 @insecure_option
 @click.pass_context
 def serve(
@@ -61,16 +66,14 @@ def serve(
     take over (broker upgrade).
     """
     from broker.config import Flags, load
-    from broker.errors import UsageError
     from broker.node import run
 
-    if workers not in (None, 1):
-        raise UsageError("--workers: more than one is not available in this version; leave it out")
     flags = Flags(
         external=external,
         registration=registration,
         services=services,
         admin=admin,
+        workers=workers,
         insecure=insecure,
         defaults="serve",
     )

@@ -48,6 +48,8 @@ def add_flags(document: Document, flags: Flags) -> None:
         append(document, "connect", {"url": url}, url)
     if flags.admin is not None:
         put(document, ("admin",), {"listen": flags.admin}, f"--admin {flags.admin}")
+    if flags.workers is not None:
+        put(document, ("workers",), flags.workers, "--workers")
     if not listens and flags.defaults:
         add_defaults(document, flags)
     override_connect(document, flags)

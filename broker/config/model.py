@@ -451,6 +451,7 @@ class Flags:
     admin: str | None = None
     tunnels: int | None = None
     token_file: Path | None = None
+    workers: int | None = None
     insecure: bool = False
     defaults: Literal["serve", "connect"] | None = None
     """Whose defaults stand in for what is missing, where no file was given."""
@@ -465,6 +466,8 @@ class Config:
     connect: tuple[Connect, ...] = ()
     admin: Admin | None = None
     access_log: AccessLog | None = None
+    workers: int = 1
+    """Processes that serve."""
     congestion: str = "auto"
     """Of TCP connections: `auto`, `system`, or a name that the kernel knows."""
     limits: Limits = Limits()

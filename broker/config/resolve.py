@@ -9,6 +9,7 @@ from typing import Literal, cast
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.config import values
+from broker.config.cores import usable_cores
 from broker.config.document import KeyPath
 from broker.config.model import (
     AccessLog,
@@ -43,6 +44,7 @@ from broker.config.schema import (
     ConnectSection,
     DialTlsSection,
     ExternalSection,
+    FileSection,
     RegistrationSection,
     ServerTlsSection,
     ServiceSection,
@@ -76,12 +78,20 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
         connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
         admin=resolve_admin(file.admin),
         access_log=resolve_access_log(draft, file.access_log),
+        workers=resolve_workers(file),
         congestion=file.tcp.congestion,
         limits=limits,
         timeouts=timeouts,
         source=source,
         flags=flags,
     )
+
+
+def resolve_workers(file: FileSection) -> int:
+    """An agent has few tunnels, which one process serves."""
+    if file.workers is not None:
+        return file.workers
+    return usable_cores() if file.external or file.registration else 1
 
 
 def resolve_admin(entry: AdminSection | None) -> Admin | None:

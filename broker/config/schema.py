@@ -362,6 +362,9 @@ class AdminSection(Section):
     deny: Networks = []
 
 
+MAX_WORKERS = 256
+
+
 class AccessLogSection(Section):
     """One line per request and per TCP connection."""
 
@@ -386,6 +389,7 @@ class FileSection(Section):
     connect: list[ConnectSection] = []
     admin: AdminSection | None = None
     access_log: AccessLogSection | None = None
+    workers: Annotated[int | None, count(1, MAX_WORKERS)] = None
     tcp: TcpSection = TcpSection()
     limits: LimitsSection = LimitsSection()
     timeouts: TimeoutsSection = TimeoutsSection()

@@ -37,7 +37,14 @@ async def _demo(once: bool) -> int:
     async with AsyncExitStack() as stack:
         service = await _sample_service(stack)
         dmz = await stack.enter_async_context(
-            Child("DMZ node", "serve", "--external", ANY, "--registration", ANY, "--admin", ANY)
+            Child(
+                "DMZ node",
+                "serve",
+                *("--external", ANY),
+                *("--registration", ANY),
+                *("--admin", ANY),
+                *("--workers", "1"),
+            )
         )
         external = await dmz.url("external")
         registration = await dmz.url("registration")

@@ -14,7 +14,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from _fastpath.answers import set_answers
@@ -31,6 +31,7 @@ from broker.node.systemd import notify
 from broker.observe.journal import Recorder, discard
 from broker.observe.metrics import Metrics
 from broker.ports.admin import AdminPort
+from broker.ports.sockets import Inherited
 from broker.tunnel.uplink import node_name
 
 log = logging.getLogger("broker.node")
@@ -52,6 +53,7 @@ class Node:
         config: Config,
         reread: Callable[[Config], Config] = configuration.reload,
         predecessor: Predecessor | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
         self.config = config
         self.name = node_name()
@@ -70,7 +72,10 @@ class Node:
         self._was_ready = False
         self._predecessor = predecessor
         self._watchdog = systemd.Watchdog()
-        self._handed_over = False
+        self.handed_over = False  # a successor accepts what waits
+        self.on_readiness: Callable[[list[str]], None] | None = None  # told why it is not ready, if so
+        self.last_word: Callable[[float], Awaitable[None]] | None = None  # may wait, when no clients are left
+        self._inherited = inherited
         self._daily: DailyLook | None = None
 
     # --- life -----------------------------------------------------------------------------------
@@ -100,7 +105,9 @@ class Node:
         gc.set_threshold(*GC_THRESHOLDS)
 
     async def _first_plan(self) -> Plan:
-        if self._predecessor is not None:
+        if self._inherited is not None:
+            self.parts.inherited = self._inherited
+        elif self._predecessor is not None:
             self.parts.inherited = await self._predecessor.inherited()
         else:
             self.parts.inherited = systemd.inherited()
@@ -131,12 +138,15 @@ class Node:
     async def shutdown(self) -> None:
         self.state = "draining"
         self._watchdog.stop()
-        if not self._handed_over:
+        if not self.handed_over:
             notify("STOPPING=1")
         deadline = time.monotonic() + self.config.timeouts.drain / 1000
         async with self._reloading:
-            await self.parts.drain("the node is shutting down", handed_over=self._handed_over)
+            await self.parts.drain("the node is shutting down", handed_over=self.handed_over)
         await self._until(lambda: self.parts.connections == 0 and self.parts.parting == 0, deadline)
+        if self.last_word is not None:
+            await self.last_word(deadline)
+        await self._until(lambda: self.parts.relayed == 0, deadline)
         self.parts.say_goodbye("the node is shutting down")
         await self._until(lambda: self.parts.registered == 0, min(deadline, time.monotonic() + GOODBYE_S))
         if self.parts.exchanges:
@@ -164,6 +174,10 @@ class Node:
         finally:
             await asyncio.sleep(0)  # tunnels report their end through the loop
             self.reactor.close()
+
+    def reopen_log(self) -> None:
+        """SIGUSR1: the access log was moved away."""
+        self.recorder.reopen()
 
     def drain(self, why: str) -> None:
         """Ask for the end, after what runs has finished."""
@@ -206,7 +220,7 @@ class Node:
             except BrokerError as error:
                 log.error("upgrade failed, nothing has changed: %s", error)
                 raise
-            self._handed_over = True
+            self.handed_over = True
             if self.admin is not None:
                 self._close_later(self.admin)
                 self.admin = None
@@ -235,14 +249,18 @@ class Node:
                 raise
             finally:
                 notify("READY=1")
-            self.config = config
-            self.recorder.apply(config.access_log, access_log)
-            await self._commit(plan)
+            await self.become(plan, access_log)
             self.reloads["ok"] += 1
             for warning in config.warnings:
                 log.warning("%s", warning)
             log.info("reloaded %s", config.source or "the command line")
-            self._on_change()
+
+    async def become(self, plan: Plan, access_log: int | None) -> None:
+        """What was planned holds from now on, with the access log that the recorder has prepared."""
+        self.config = plan.config
+        self.recorder.apply(plan.config.access_log, access_log)
+        await self._commit(plan)
+        self._on_change()
 
     async def _commit(self, plan: Plan) -> None:
         before = {id(port) for port in self._ports()}
@@ -257,7 +275,7 @@ class Node:
             await self.admin.start()
         elif config is not None and self.admin is not None:
             self.admin.configure(config)
-        for port in self._ports():
+        for port in self._ports() if self.on_readiness is None else ():  # else a supervisor says it
             if id(port) not in before:
                 self._announce(port)
 
@@ -293,15 +311,21 @@ class Node:
     def status(self) -> dict[str, Any]:
         return node_status(self)
 
-    def metrics(self) -> tuple[bytes, str]:
+    async def report(self) -> dict[str, Any]:
+        return self.status()
+
+    async def metrics(self) -> tuple[bytes, str]:
         return self._metrics.render()
 
     def _on_change(self) -> None:
         """A tunnel came or went, or the state changed: tell the service manager once it is worth it."""
         if self._predecessor is not None:
             self._predecessor.joined(self.parts.member_keys())
-        ready = not self.not_ready()
-        if ready and not self._was_ready:
+        reasons = self.not_ready()
+        ready = not reasons
+        if self.on_readiness is not None:
+            self.on_readiness(reasons)
+        if ready and not self._was_ready and self.on_readiness is None:
             log.info("ready", extra={"fields": {"event": "ready"}})
             notify("READY=1")
         self._was_ready = ready

@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from _fastpath.memory import set_memory_limit
 from _fastpath.meter import Meters
@@ -26,13 +27,16 @@ from broker.identity.users import Users
 from broker.node.handover import TELL_PAUSE_S, Key, Known
 from broker.ports.external import ExternalPort
 from broker.ports.registration import LoginSettings, RegistrationPort
-from broker.ports.sockets import Inherited, bind, close_all
+from broker.ports.sockets import Inherited, bind, close_all, label
 from broker.services.local import LocalServices, at_agent, at_port
 from broker.services.resolver import Resolver
 from broker.tunnel.directory import Directory
 from broker.tunnel.messages import pack_service, parse_service
 from broker.tunnel.registry import Registry
 from broker.tunnel.uplink import Agent, TunnelSettings, Uplink
+
+if TYPE_CHECKING:
+    from broker.node.colleagues import Colleagues
 
 log = logging.getLogger("broker.node")
 
@@ -43,6 +47,7 @@ NO_ROUTES = RouteTable([])
 CODE_REFUSED = 4  # end.pxd
 
 SocketKey = tuple[str, int, str]
+Sockets = dict[SocketKey, list[socket.socket]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Plan:
     """A configuration whose ports are bound."""
 
     config: Config
-    sockets: dict[SocketKey, list[socket.socket]]
+    sockets: Sockets
     fresh: list[socket.socket]  # bound for this plan: to be closed where it is dropped
 
     def drop(self) -> None:
@@ -74,6 +79,30 @@ def ports_of(config: Config) -> list[tuple[Listen, str]]:
     return ports
 
 
+def plan_for(config: Config, held: Sockets, inherited: Inherited, copies: int = 1) -> Plan:
+    """Bind what is not held yet, external ports so many times. ListenError, and then nothing has changed."""
+    plan = Plan(config, {}, [])
+    try:
+        for listen, what in ports_of(config):
+            key = socket_key(listen, what)
+            sockets = held.get(key)
+            if sockets is None:
+                several = copies if isinstance(listen, model.ExternalPort) else 1
+                sockets = bind(listen, what, inherited, several)
+                plan.fresh.extend(sockets)
+            plan.sockets[key] = sockets
+    except BaseException:
+        plan.drop()
+        raise
+    return plan
+
+
+def labelled(sockets: Sockets, listens: Iterable[tuple[Listen, str]]) -> list[tuple[str, socket.socket]]:
+    return [
+        (label(listen, what), sock) for listen, what in listens for sock in sockets[socket_key(listen, what)]
+    ]
+
+
 class Parts:
     def __init__(
         self,
@@ -92,6 +121,8 @@ class Parts:
         self.users = Users()
         self.gates = Gates(self.users)
         self.inherited = Inherited()
+        self.colleagues: Colleagues | None = None  # where this is one of several workers
+        self.logins_held = False  # another process accepts agents for us
         self._reactor = reactor
         self._node = node
         self._on_change = on_change
@@ -106,19 +137,7 @@ class Parts:
 
     def plan(self, config: Config) -> Plan:
         """Bind what is not bound yet. ListenError, and then nothing has changed."""
-        plan = Plan(config, {}, [])
-        try:
-            for listen, what in ports_of(config):
-                key = socket_key(listen, what)
-                sockets = self._sockets.get(key)
-                if sockets is None:
-                    sockets = bind(listen, what, self.inherited)
-                    plan.fresh.extend(sockets)
-                plan.sockets[key] = sockets
-        except BaseException:
-            plan.drop()
-            raise
-        return plan
+        return plan_for(config, self._sockets, self.inherited)
 
     async def commit(self, plan: Plan) -> None:
         config = plan.config
@@ -139,9 +158,7 @@ class Parts:
 
     def listening(self) -> list[tuple[str, socket.socket]]:
         """All listening sockets, with what they are for."""
-        return [
-            (what, sock) for listen, what in self._listens for sock in self._sockets[socket_key(listen, what)]
-        ]
+        return labelled(self._sockets, self._listens)
 
     def sockets(self, listen: Listen, what: str) -> list[socket.socket]:
         return self._sockets[socket_key(listen, what)]
@@ -168,7 +185,7 @@ class Parts:
         for port in config.registration:
             if port.name not in self.registration:
                 sockets = self.sockets(port, f"registration port {port.name}")
-                self.registration[port.name] = RegistrationPort(
+                opened = RegistrationPort(
                     port,
                     sockets,
                     self._reactor,
@@ -176,23 +193,31 @@ class Parts:
                     self._login_settings(port),
                     self._on_change,
                 )
+                if self.logins_held:
+                    opened.hold()
+                self.registration[port.name] = opened
         for registry in registries.values():
             self._retire_registry(registry, config.timeouts.drain / 1000)
 
     def _make_registry(self, port: model.RegistrationPort) -> Registry:
         def on_table(table: RouteTable) -> None:
+            if self.colleagues is not None:
+                self.colleagues.on_table(port.name, table)
             for external in self.external.values():
                 if external.config.registration == port.name:
                     external.set_delegated(table)
 
         directory = Directory(self._reactor, on_table, asyncio.get_running_loop().call_later)
-        return Registry(
+        registry = Registry(
             port.name,
             directory,
             self.users,
             max_tunnels=port.limits.connections,
             max_streams=port.limits.streams,
         )
+        if self.colleagues is not None:
+            self.colleagues.add(registry)
+        return registry
 
     def _login_settings(self, port: model.RegistrationPort) -> LoginSettings:
         return LoginSettings(
@@ -214,9 +239,12 @@ class Parts:
                 continue
             services = LocalServices(self._reactor, self.resolver)
             services.apply(at_port(config.services, port), self.gates)
-            self.external[port.name] = ExternalPort(
+            opened = ExternalPort(
                 port, sockets, self._reactor, services, self._delegated(port), self.gates, self._journal
             )
+            if self.colleagues is not None:
+                opened.share_limit(self.colleagues.headcount(port.name))
+            self.external[port.name] = opened
         for gone in before.values():
             self._retire_external(gone, config.timeouts.drain / 1000)
 
@@ -273,6 +301,8 @@ class Parts:
 
     def _retire_registry(self, registry: Registry, drain_s: float) -> None:
         registry.goaway("this registration port is closed")
+        if self.colleagues is not None:
+            self.colleagues.remove(registry)
         self._retired_registries.add(registry)
 
         def end() -> None:
@@ -365,6 +395,11 @@ class Parts:
         return sum(port.exchanges for port in [*self.external.values(), *self._retired])
 
     @property
+    def relayed(self) -> int:
+        """Streams between this worker and others."""
+        return self.colleagues.streams if self.colleagues is not None else 0
+
+    @property
     def parting(self) -> int:
         """Dialled tunnels in which streams may still run."""
         return sum(len(uplink.parting) for uplink in self._all_uplinks())
@@ -385,6 +420,8 @@ class Parts:
             services.close()
         for registry in self._all_registries():
             registry.close(CODE_REFUSED, reason)
+        if self.colleagues is not None:
+            self.colleagues.close()
         await self.resolver.close()
 
     def _all_registries(self) -> list[Registry]:

@@ -6,28 +6,41 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import uvloop
 
 from broker.config.model import Config
 from broker.errors import EXIT_DONE, EXIT_FAILED, BrokerError
+from broker.node.board import Board
 from broker.node.handover import Predecessor
 from broker.node.node import Node
+from broker.node.spawner import fork_spawner, set_process_name
+from broker.node.supervisor import Supervisor
+from broker.node.worker import work
 from broker.observe import logs
 
 log = logging.getLogger("broker.node")
+
+Maker = Callable[..., Node | Supervisor]
 
 
 def run(config: Config) -> int:
     """Run a node until it is told to end; the exit code."""
     logs.set_up()
+    make: Maker = Node
+    if config.workers > 1:
+        board = Board(config.workers)
+        spawner = fork_spawner(work(board, config.workers))  # before there is a loop, or a thread
+        set_process_name("broker")
+        make = partial(Supervisor, spawner=spawner, board=board)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run_node(config))
+        return runner.run(run_node(config, make))
 
 
-async def run_node(config: Config) -> int:
+async def run_node(config: Config, make: Maker = Node) -> int:
     predecessor = Predecessor.from_environment()
-    node = Node(config, predecessor=predecessor)
+    node = make(config, predecessor=predecessor)
     try:
         handle_signals(node)
         await node.start()
@@ -46,7 +59,7 @@ async def run_node(config: Config) -> int:
     return EXIT_DONE
 
 
-def handle_signals(node: Node) -> None:
+def handle_signals(node: Node | Supervisor) -> None:
     """SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR1 opens the access log
     again; SIGUSR2 hands over."""
     loop = asyncio.get_running_loop()
@@ -73,6 +86,6 @@ def handle_signals(node: Node) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number.name)
-    loop.add_signal_handler(signal.SIGUSR1, node.recorder.reopen)
+    loop.add_signal_handler(signal.SIGUSR1, node.reopen_log)
     loop.add_signal_handler(signal.SIGHUP, begin, "reload", node.reload)
     loop.add_signal_handler(signal.SIGUSR2, begin, "upgrade", node.upgrade)

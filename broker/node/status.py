@@ -50,6 +50,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "state": node.state,
         "source": str(config.source) if config.source else None,
         "admin": {"url": node.admin.url} if node.admin is not None else None,
+        "workers": [],
         "external": [_external(port) for port in parts.external.values()],
         "registration": [_registration(port) for port in parts.registration.values()],
         "connect": [_uplink(uplink) for uplink in parts.uplinks.values()],

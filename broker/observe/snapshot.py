@@ -342,6 +342,17 @@ TRACING = Object(
 )
 
 
+WORKER = Object(
+    "A worker.",
+    {
+        "index": setting("Its number, from 0."),
+        "pid": setting("Of its process."),
+        "state": name("up or starting."),
+        "uptime_s": Plain("number", first, "Seconds since its process was started."),
+        "restarts": setting("How often it was replaced."),
+    },
+)
+
 DOCUMENT = Object(
     "What is up in a node.",
     {
@@ -357,6 +368,7 @@ DOCUMENT = Object(
         "state": name("starting, serving, draining or stopped."),
         "source": name("The configuration file; null: the command line.", null=True),
         "admin": Object("The admin port.", {"url": name("Where it listens.")}, null=True),
+        "workers": Rows("Worker processes; empty where the node is one process.", WORKER),
         "external": Rows("External ports.", EXTERNAL, key=("name",)),
         "registration": Rows("Registration ports.", REGISTRATION, key=("name",)),
         "connect": Rows("Registration ports that are dialled.", CONNECT, key=("url",)),

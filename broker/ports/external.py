@@ -6,6 +6,7 @@ import os
 import socket
 from typing import Any
 
+from _fastpath.connection import Headcount
 from _fastpath.listener import Listener
 from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
@@ -103,6 +104,11 @@ class ExternalPort:
         self._delegated = table
         for listener in self._listeners:
             listener.swap(self.services.table, table, self._settings)
+
+    def share_limit(self, headcount: Headcount) -> None:
+        """The limit of connections holds for all workers together. To be called before a connection comes."""
+        for listener in self._listeners:
+            listener.set_headcount(headcount)
 
     def stop(self, *, backlog: bool = True) -> None:
         """Accept no more; connections end after what they are doing. `backlog`: but for what waits there."""

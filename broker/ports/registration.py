@@ -87,7 +87,10 @@ def spread_ms(tunnels: int) -> int:
 class Login:
     """One connection that has not logged in yet, or is being told why it may not."""
 
-    __slots__ = ("address", "binding", "data", "host", "network", "refused", "sock", "spoke", "timer", "tls")
+    __slots__ = (
+        *("address", "binding", "claiming", "data", "gone", "host", "network", "refused", "sock", "spoke"),
+        *("timer", "tls"),
+    )
 
     def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
         self.sock = sock
@@ -97,6 +100,8 @@ class Login:
         self.data = b""
         self.spoke = False  # has sent something
         self.refused = False
+        self.claiming = False  # other workers are asked
+        self.gone = False  # dropped, or handed over
         self.timer: asyncio.TimerHandle | None = None
         self.tls: TlsStream | None = None
         self.binding: Binding | None = None  # what the proof of a token is bound to
@@ -225,16 +230,20 @@ class RegistrationPort:
                     self._pause()
                     return
                 continue
-            sock.setblocking(False)
-            self.accepted += 1
-            login = Login(sock, address)
-            wait = self.penalties.wait(login.network)
-            if wait:
-                self._turn_away(login, wait)
-            elif self._admits(login.host):
-                self._begin(login)
-            else:
-                self._deny(login)
+            self.take(sock, address)
+
+    def take(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        """A connection that was accepted here, or by the process that accepts for all workers."""
+        sock.setblocking(False)
+        self.accepted += 1
+        login = Login(sock, address)
+        wait = self.penalties.wait(login.network)
+        if wait:
+            self._turn_away(login, wait)
+        elif self._admits(login.host):
+            self._begin(login)
+        else:
+            self._deny(login)
 
     def _admits(self, host: str) -> bool:
         return self._admission is None or host in self._admission
@@ -308,6 +317,11 @@ class RegistrationPort:
             if not plain:
                 return
             chunk = plain
+        if login.claiming:  # our answer is still to come; what is here already are frames
+            login.data += chunk
+            if len(login.data) > 2 * HEAD_LIMIT:
+                self._drop(login)
+            return
         searched = max(len(login.data) - 3, 0)
         login.data += chunk
         if searched and b"\r\n\r\n" not in login.data[searched:] and len(login.data) <= HEAD_LIMIT:
@@ -378,7 +392,19 @@ class RegistrationPort:
             node = self.settings.node
             self._end(login, verdict_bytes(node, principal.name, member.refused, time.time()))
             return
-        self._hand_over(login, registration, member, login.data[size:])
+        login.claiming = True
+        self.registry.claim(member, lambda no: self._on_claim(login, registration, member, size, no))
+
+    def _on_claim(
+        self, login: Login, registration: Registration, member: Member, size: int, no: Refusal | None
+    ) -> None:
+        if login.gone or login.refused:  # it has gone meanwhile, or took too long
+            self.registry.unclaim(member)
+        elif no is not None:
+            login.claiming = False
+            self._refuse(login, no)
+        else:
+            self._hand_over(login, registration, member, login.data[size:])
 
     def _challenge(self, login: Login, more: bytes) -> None:
         """A nonce for the proof of a token; the registration follows on the same connection."""
@@ -407,6 +433,7 @@ class RegistrationPort:
             )
         )
         if not login.send(answer):
+            self.registry.unclaim(member)
             self._drop(login)
             return
         self._forget(login)
@@ -415,6 +442,7 @@ class RegistrationPort:
             tunnel = self._make_tunnel(fd, registration, member, leftover, login)
         except OSError as error:
             os.close(fd)
+            self.registry.unclaim(member)
             self._warn("tunnel", f"registration port {self.name} cannot take a tunnel over: {error.strerror}")
             return
         self.penalties.arrived(login.network)
@@ -493,6 +521,7 @@ class RegistrationPort:
         login.sock.close()
 
     def _forget(self, login: Login) -> None:
+        login.gone = True
         self._strangers.leave(login)
         if login.timer is not None:
             login.timer.cancel()

@@ -20,8 +20,9 @@ BACKLOG = 4096  # the kernel lowers it to net.core.somaxconn
 class Inherited:
     """Listening sockets that came with the process, each to be taken once.
 
-    Of systemd's a name may say which port is meant (FileDescriptorName= is the port's name, or `admin`), else
-    the address does. Those of a predecessor are known by what they were bound for, and by their address.
+    Each has a name: systemd's FileDescriptorName=, which is the name of a port or `admin` where it is to mean
+    something, or the `label` that another process of this node had for it. Where no name fits,
+    the address does.
     """
 
     def __init__(self, sockets: Iterable[tuple[str, socket.socket]] = ()) -> None:
@@ -29,8 +30,8 @@ class Inherited:
 
     def named(self, listen: Listen, what: str) -> list[socket.socket]:
         """What was meant for this very port, wherever it listens."""
-        name = getattr(listen, "name", "admin")
-        return self._take(lambda given, _: given == name or (given == what and listen.port == 0))
+        names = (getattr(listen, "name", "admin"), label(listen, what))
+        return self._take(lambda given, _: given in names)
 
     def at(self, address: str, port: int) -> list[socket.socket]:
         return self._take(lambda _, sock: sock.getsockname()[:2] == (address, port))
@@ -46,6 +47,11 @@ class Inherited:
         shown = [f"{name or 'unnamed'} at {address_of(sock)}" for name, sock in rest]
         close_all(sock for _, sock in rest)
         return shown
+
+
+def label(listen: Listen, what: str) -> str:
+    """What a port is and where it is to listen: the same in every process of a node."""
+    return f"{what} on {listen.url}"
 
 
 def address_of(sock: socket.socket) -> str:

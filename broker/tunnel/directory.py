@@ -36,7 +36,11 @@ class Entry:
 
     group: Group
     owner: str
-    tunnels: set[Tunnel] = field(default_factory=set)
+    tunnels: set[Tunnel] = field(default_factory=set)  # of agents, and relays to workers that have some
+
+    @property
+    def direct(self) -> bool:
+        return any(not tunnel.relay for tunnel in self.tunnels)
 
 
 class Directory:
@@ -57,6 +61,9 @@ class Directory:
         self._away: dict[Match, None] = {}  # without a tunnel, the longest away first
         self._changed = False
         self._waiting = False  # a publish is planned
+        # (what, service, owner) of our own tunnels: "open", even if it was; "leave", "withdraw": the last;
+        # and "know" of services that are known without one.
+        self.on_reach: Callable[[str, Match, str], None] | None = None
         self._not_before = 0.0
 
     def owner(self, service: Match) -> str | None:
@@ -96,15 +103,17 @@ class Directory:
         if not entry.tunnels:
             entry.owner = owner
             self._away.pop(service, None)
-        if tunnel not in entry.tunnels:
-            entry.tunnels.add(tunnel)
-            entry.group.add(tunnel)
+        entry.tunnels.add(tunnel)
+        entry.group.add(tunnel)
+        if not tunnel.relay:
+            self._tell("open", service, entry)
 
     def know(self, service: Match, owner: str) -> None:
         """The service is known from before; its agents are away, and requests wait for them."""
         if service not in self._entries and len(self._away) < MAX_AWAY:
-            self._remember(service, owner)
+            entry = self._remember(service, owner)
             self._away[service] = None
+            self._tell("know", service, entry)
 
     def withdraw(self, service: Match, tunnel: Tunnel, cut: Cut | None = None) -> None:
         """The agent is there, but has the service no more: where it was the last, nothing is waited for.
@@ -112,14 +121,14 @@ class Directory:
         Streams that run go on, or end with the code and for the reason of `cut`.
         """
         group = self._entries[service].group
-        if not self._detach(service, tunnel):
+        if not self._detach(service, tunnel, "withdraw"):
             self._forget(service)
         if cut is not None:
             group.cut(tunnel, *cut)
 
     def leave(self, service: Match, tunnel: Tunnel) -> None:
         """The agent went away: the service stays known, and its requests wait for a while."""
-        if not self._detach(service, tunnel):
+        if not self._detach(service, tunnel, "leave"):
             self._away[service] = None
             if len(self._away) > MAX_AWAY:
                 self._forget(next(iter(self._away)))
@@ -147,12 +156,18 @@ class Directory:
         self._waiting = False
         self.publish()
 
-    def _detach(self, service: Match, tunnel: Tunnel) -> int:
+    def _detach(self, service: Match, tunnel: Tunnel, what: str) -> int:
         """How many tunnels still lead to the service."""
         entry = self._entries[service]
         entry.tunnels.discard(tunnel)
         entry.group.remove(tunnel)
+        if not tunnel.relay and not entry.direct:
+            self._tell(what, service, entry)
         return len(entry.tunnels)
+
+    def _tell(self, what: str, service: Match, entry: Entry) -> None:
+        if self.on_reach is not None:
+            self.on_reach(what, service, entry.owner)
 
     def _remember(self, service: Match, owner: str) -> Entry:
         entry = Entry(Group(self._reactor, str(service)), owner)

@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from _fastpath.guard import Quota
@@ -24,6 +24,7 @@ from broker.identity.users import Principal, Users
 from broker.observe.totals import AgentTotals
 from broker.tunnel.directory import Cut, Directory
 from broker.tunnel.handshake import Refusal, Registration
+from broker.tunnel.ledger import Arbiter, Claim, MemberKey, Verdict, numbers
 from broker.tunnel.links import close_when_idle, tell
 from broker.tunnel.messages import (
     MAX_SENTENCE,
@@ -46,7 +47,8 @@ CODE_OVERLOADED = 5
 CODE_FORBIDDEN = 8
 CODE_TUNNEL_LOST = 18  # the connection ended; after a GOAWAY that is as it should be
 
-MemberKey = tuple[str, str, str, int]
+Accepted = dict[Match, None]
+Refused = list[tuple[Match, str, str]]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,9 +61,10 @@ class Member:
     registration: Registration
     address: str
     since: float  # wall clock
-    accepted: dict[Match, None] = field(default_factory=dict)
-    refused: list[tuple[Match, str, str]] = field(default_factory=list)
+    accepted: Accepted = field(default_factory=dict)
+    refused: Refused = field(default_factory=list)
     tunnel: Tunnel | None = None  # set by `join`
+    claimed: int = 0  # the generation of its claim, where other workers have tunnels too
     control_credit: float = CONTROL_BURST
     control_at: float = 0.0
 
@@ -99,6 +102,7 @@ class Registry:
         self._members: dict[MemberKey, Member] = {}
         self._per_user: Counter[str] = Counter()
         self._quotas: dict[str, Quota] = {}  # of users that are, or were, here
+        self.arbiter: Arbiter | None = None  # where other workers have tunnels too
         self._superseded: set[Member] = set()  # replaced while draining: their last streams still run
 
     # --- logging in ---------------------------------------------------------------------------
@@ -115,7 +119,7 @@ class Registry:
         if key not in self._members:
             self._check_numbers(principal)
         member = Member(key, next(self._generations), principal, registration, address, time.time())
-        self._judge(member, registration.services)
+        member.accepted, member.refused = self._judge(principal, registration.services)
         if member.refused and not member.accepted:
             _, code, reason = member.refused[0]
             raise Refusal(409 if code == "conflict" else 403, code, f"{reason[:1].upper()}{reason[1:]}.")
@@ -150,25 +154,52 @@ class Registry:
         )  # fmt: skip
 
     def _check_numbers(self, principal: Principal) -> None:
-        if len(self._members) >= self._max_tunnels:
-            raise Refusal(
-                503, "overloaded", "This registration port has all the tunnels that it may have.", 5
-            )
-        allowed = principal.rights.tunnels
-        if allowed is not None and self._per_user[principal.name] >= allowed:
-            raise Refusal(
-                429, "rate-limited", f"User {principal.name} has the {allowed} tunnels that are allowed.", 2
-            )
+        user, may = principal.name, principal.rights.tunnels
+        refusal = numbers(user, len(self._members), self._max_tunnels, self._per_user[user], may)
+        if refusal is not None:
+            raise refusal
 
-    def _judge(self, member: Member, services: Iterable[Match]) -> None:
-        member.accepted = {}
-        member.refused = []
+    def claim(self, member: Member, then: Callable[[Refusal | None], None]) -> None:
+        """Ask whether the other workers agree with what was admitted; `then` may be called at once."""
+        if self.arbiter is None:
+            then(None)
+            return
+
+        def on_verdict(verdict: Verdict) -> None:
+            if verdict.refusal is None:
+                member.claimed = verdict.generation
+                without(member.accepted, member.refused, verdict.conflicts)
+            then(verdict.refusal)
+
+        self.arbiter.claim(self._claim_of(member, member.accepted), on_verdict)
+
+    def unclaim(self, member: Member) -> None:
+        """The tunnel of a claimed member is gone, or did not come to be."""
+        if self.arbiter is not None and member.claimed:
+            self.arbiter.left(self.name, member.key, member.claimed)
+
+    def _claim_of(self, member: Member, services: Iterable[Match]) -> Claim:
+        host = member.address.rpartition(":")[0].strip("[]")
+        tunnels = member.principal.rights.tunnels
+        return Claim(self.name, member.key, host, tuple(services), tunnels, self._max_tunnels)
+
+    def evict(self, key: MemberKey) -> None:
+        """The same agent has logged in at another worker."""
+        member = self._members.pop(key, None)
+        if member is not None:
+            self._evict(member)
+            self.directory.publish()
+
+    def _judge(self, principal: Principal, services: Iterable[Match]) -> tuple[Accepted, Refused]:
+        accepted: Accepted = {}
+        refused: Refused = []
         for service in services:
-            verdict = self._verdict(member.principal, service)
+            verdict = self._verdict(principal, service)
             if verdict is None:
-                member.accepted[service] = None
+                accepted[service] = None
             else:
-                member.refused.append((service, *verdict))
+                refused.append((service, *verdict))
+        return accepted, refused
 
     def _verdict(self, principal: Principal, service: Match) -> tuple[str, str] | None:
         """Why this user may not announce this service, as code and clause; None: he may."""
@@ -227,6 +258,7 @@ class Registry:
         if self._members.get(member.key) is not member:
             return
         del self._members[member.key]
+        self.unclaim(member)
         self._release(member)
         self.directory.publish()
         if code == 0 or (code == CODE_TUNNEL_LOST and member.link.draining):
@@ -238,6 +270,7 @@ class Registry:
     def _expel(self, member: Member, code: int, reason: str) -> None:
         log.warning("%s is sent away by %s: %s", member.label, self.name, reason)
         del self._members[member.key]
+        self.unclaim(member)
         self._release(member)
         self.directory.publish()
         member.link.close(code, reason[:MAX_SENTENCE])
@@ -249,18 +282,35 @@ class Registry:
         down: Iterable[Match] = (),
         cut: Cut | None = None,
     ) -> None:
-        before = member.accepted
-        self._judge(member, services)
+        accepted, refused = self._judge(member.principal, services)
         away = {service for service in down if self._verdict(member.principal, service) is None}
+        if self.arbiter is None:
+            self._settle(member, accepted, refused, away, cut)
+            return
+
+        def on_verdict(verdict: Verdict) -> None:
+            if self._members.get(member.key) is member:
+                member.claimed = verdict.generation or member.claimed
+                without(accepted, refused, verdict.conflicts)
+                self._settle(member, accepted, refused, away, cut)
+
+        self.arbiter.claim(self._claim_of(member, accepted), on_verdict)
+
+    def _settle(
+        self, member: Member, accepted: Accepted, refused: Refused, away: set[Match], cut: Cut | None
+    ) -> None:
+        """The services of a member that is here are these from now on."""
+        before = member.accepted
+        member.accepted, member.refused = accepted, refused
         for service in before:
-            if service not in member.accepted:
+            if service not in accepted:
                 if service in away:
                     self.directory.leave(service, member.link)
                 else:
                     self.directory.withdraw(service, member.link, cut)
         for service in away:
             self.directory.know(service, member.principal.name)
-        for service in member.accepted:
+        for service in accepted:
             if service not in before:
                 self.directory.open(service, member.link, member.principal.name)
         self._tell_refused(member)
@@ -328,6 +378,14 @@ class Registry:
     def close(self, code: int, reason: str) -> None:
         for member in self.members():
             member.link.close(code, reason)
+
+
+def without(accepted: Accepted, refused: Refused, conflicts: Iterable[Match]) -> None:
+    """Move what belongs to others."""
+    for service in conflicts:
+        if service in accepted:
+            del accepted[service]
+            refused.append((service, "conflict", f"the service {service} is taken by another user"))
 
 
 def _spend_control(member: Member) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import os
 import ssl
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ class Node:
     """A node's configuration and, while it runs, its process."""
 
     command = ""
+    flags: tuple[str, ...] = ()
 
     def __init__(
         self, directory: Path, name: str, config: Snippet, env: dict[str, str] | None = None
@@ -69,9 +71,8 @@ class Node:
         return address_of(self.config["admin"]["listen"])
 
     def start(self, ready: bool = True) -> "Node":
-        self.processes.append(
-            broker(self.command, str(self.path), name=self.name, cwd=self.path.parent, env=self.env)
-        )
+        args = [self.command, str(self.path), *self.flags]
+        self.processes.append(broker(*args, name=self.name, cwd=self.path.parent, env=self.env))
         if ready:
             self.wait_ready()
         return self
@@ -130,6 +131,14 @@ class Node:
 
 class DmzNode(Node):
     command = "serve"
+
+    @property
+    def flags(self) -> tuple[str, ...]:  # type: ignore[override]
+        """One process, where the configuration does not say that it is about several.
+
+        BROKER_TEST_WORKERS=3 runs any test with several.
+        """
+        return () if "workers" in self.config else ("--workers", os.environ.get("BROKER_TEST_WORKERS", "1"))
 
     @property
     def external(self) -> tuple[str, int]:

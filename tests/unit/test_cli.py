@@ -156,10 +156,7 @@ def test_connect_with_a_service_alone(started: list[Config]) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (
-            ["serve", "--workers", "2"],
-            "broker: --workers: more than one is not available in this version; leave it out",
-        ),
+        (["serve", "--workers", "257"], "--workers: must be between 1 and 256"),
         (
             ["serve", "--external", "https://127.0.0.1:1"],
             "tls: is missing: an https port needs tls",

@@ -67,6 +67,7 @@ LEVELS = {
         *(
             "exchange",
             "gate",
+            "pipe",
             "record",
             "meter",
             "lines",

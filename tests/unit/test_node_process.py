@@ -12,7 +12,7 @@ ANY = "http://127.0.0.1:0"
 
 
 def serve(*more: str) -> Process:
-    return broker("serve", "--external", ANY, "--registration", ANY, "--admin", ANY, *more)
+    return broker("serve", "--external", ANY, "--registration", ANY, "--admin", ANY, "--workers", "1", *more)
 
 
 def port_of(process: Process, kind: str) -> tuple[str, int]:

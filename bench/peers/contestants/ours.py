@@ -67,7 +67,8 @@ class Ours(Contestant):
         path = processes.directory / f"{command}.yaml"
         path.write_text(config + LIMITS)
         here = ":".join(sys.path[1:] if not sys.path[0] else sys.path)
-        processes.start(command, [sys.executable, "-m", "broker", command, path], {"PYTHONPATH": here})
+        one = ["--workers", "1"] if command == "serve" else []
+        processes.start(command, [sys.executable, "-m", "broker", command, path, *one], {"PYTHONPATH": here})
 
 
 class OursTls(Ours):

@@ -1,0 +1,226 @@
+"""One worker of several: a Node that gets its configuration, sockets and orders from the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import pickle
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import uvloop
+
+from broker.config.model import Config
+from broker.errors import EXIT_DONE, EXIT_FAILED, BrokerError
+from broker.node.board import Board
+from broker.node.channel import Channel, Message
+from broker.node.colleagues import Colleagues
+from broker.node.node import Node
+from broker.node.parts import Plan
+from broker.observe import logs
+from broker.observe.journal import discard
+from broker.ports.sockets import Inherited
+from broker.tunnel.ledger import parse_key
+
+log = logging.getLogger("broker.node")
+
+
+def share_of(config: Config, index: int, count: int) -> Config:
+    """What one of `count` workers does of it: it has no admin port, and dials its share of the tunnels."""
+    connect = []
+    for each in config.connect:
+        tunnels = len(range(index, each.tunnels, count))
+        if tunnels:
+            connect.append(dataclasses.replace(each, tunnels=tunnels))
+    return dataclasses.replace(config, admin=None, connect=tuple(connect), warnings=())
+
+
+def work(board: Board, count: int) -> Callable[[int, socket.socket], int]:
+    """What the spawner runs in each worker."""
+
+    def run(index: int, channel: socket.socket) -> int:
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+            os.environ.pop(name, None)
+        logs.set_up()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Worker(index, count, board).run(channel))
+
+    return run
+
+
+class Worker:
+    def __init__(self, index: int, count: int, board: Board) -> None:
+        self._index = index
+        self._count = count
+        self._board = board
+        self._sockets: list[tuple[str, socket.socket]] = []  # that came for the next plan
+        self._plan: Plan | None = None
+        self._access_log: int | None = None  # prepared with the plan
+        self._started = asyncio.Event()
+        self._goodbye = asyncio.Event()  # no worker has clients any more
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._node: Node
+        self._channel: Channel
+        self._colleagues: Colleagues
+
+    async def run(self, channel: socket.socket) -> int:
+        self._channel = Channel(channel, self._on_message, self._on_end)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._drain, "SIGTERM")
+        await self._started.wait()
+        try:
+            if not self._channel.open:
+                return EXIT_FAILED
+            await self._node.serve()
+            await self._node.shutdown()
+        except Exception:
+            log.exception("worker %d failed; this is a mistake in the program", self._index)
+            return EXIT_FAILED
+        finally:
+            await self._node.close()
+        return EXIT_DONE
+
+    def _drain(self, why: str) -> None:
+        """This worker alone: the others take what comes from now on."""
+        if self._started.is_set():
+            self._colleagues.goodbye(why)
+            self._node.drain(why)
+
+    async def _wait_for_others(self, deadline: float) -> None:
+        """Their last clients may need the agents that are registered here."""
+        self._channel.send({"do": "idle"})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._goodbye.wait()
+
+    def _on_end(self) -> None:
+        """The supervisor has gone: nobody would ever end this process. Ports are closed at once."""
+        if not self._started.is_set():
+            os._exit(EXIT_FAILED)
+        self._goodbye.set()
+        self._drain("the supervisor has ended")
+
+    # --- orders -----------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message, sockets: list[socket.socket], blob: bytes) -> None:
+        what = message["do"]
+        if what in ("start", "prepare", "commit", "drop", "status", "redial", "known", "ping"):
+            task = asyncio.get_running_loop().create_task(self._answer(message, blob), name=what)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif what == "sockets":
+            for sock in sockets:
+                sock.setblocking(False)
+            self._sockets += zip(message["names"], sockets, strict=True)
+        elif what == "link":
+            self._colleagues.link(message["port"], message["worker"], sockets[0], dials=message["dials"])
+        elif what == "services":
+            self._colleagues.on_services(message["port"], message["worker"], message["changes"])
+        elif what == "login":
+            self._login(message, sockets[0])
+        elif what == "evict":
+            registry = self._node.parts.registries.get(message["port"])
+            if registry is not None:
+                registry.evict(parse_key(message["key"]))
+        elif what == "learn":
+            self._node.parts.learn([(port, service, user) for port, service, user in message["known"]])
+        elif what == "drain":
+            self._node.handed_over = message["handed_over"]
+            self._node.last_word = self._wait_for_others
+            self._node.drain(message["why"])
+        elif what == "reopen":
+            self._node.reopen_log()
+        elif what == "goodbye":
+            self._goodbye.set()
+        elif what == "stop":
+            self._goodbye.set()
+            self._node.stop(message["why"])
+
+    async def _answer(self, message: Message, blob: bytes) -> None:
+        act: Callable[[Message, bytes], Awaitable[Message]] = getattr(self, f"_{message['do']}")
+        try:
+            answer = await act(message, blob)
+        except BrokerError as error:
+            answer = {"failed": str(error)}
+        except Exception as error:
+            log.exception("worker %d failed to %s", self._index, message["do"])
+            answer = {"failed": f"worker {self._index} failed: {type(error).__name__}: {error}"}
+        self._channel.answer(message, answer)
+
+    async def _start(self, message: Message, blob: bytes) -> Message:
+        config = self._take(message, blob)
+        self._node = Node(config, inherited=self._inherited())
+        self._node.parts.logins_held = True  # the supervisor accepts them
+        self._colleagues = Colleagues(self._node.reactor, self._index, self._board, self._channel)
+        self._node.parts.colleagues = self._colleagues
+        self._node.on_readiness = self._tell_readiness
+        try:
+            await self._node.start()
+        except BaseException:
+            await self._node.close()
+            raise
+        self._started.set()
+        return {}
+
+    def _take(self, message: Message, blob: bytes) -> Config:
+        self._board.rows = message["rows"]
+        # From the supervisor, which is this very program; a worker sends no pickles.
+        config = pickle.loads(blob)
+        assert isinstance(config, Config)
+        return share_of(config, self._index, self._count)
+
+    def _inherited(self) -> Inherited:
+        sockets, self._sockets = self._sockets, []
+        return Inherited(sockets)
+
+    async def _prepare(self, message: Message, blob: bytes) -> Message:
+        config = self._take(message, blob)
+        self._node.parts.inherited = self._inherited()
+        self._access_log = self._node.recorder.prepare(config.access_log)
+        try:
+            self._plan = self._node.parts.plan(config)
+        except BaseException:
+            discard(self._access_log)
+            raise
+        self._node.parts.inherited.close_rest()
+        return {}
+
+    async def _commit(self, _message: Message, _blob: bytes) -> Message:
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            await self._node.become(plan, self._access_log)
+        return {}
+
+    async def _drop(self, _message: Message, _blob: bytes) -> Message:
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            plan.drop()
+            discard(self._access_log)
+        return {}
+
+    async def _status(self, _message: Message, _blob: bytes) -> Message:
+        return {"status": self._node.status()}
+
+    async def _redial(self, _message: Message, _blob: bytes) -> Message:
+        return {"keys": [list(key) for key in await self._node.parts.redial()]}
+
+    async def _known(self, _message: Message, _blob: bytes) -> Message:
+        return {"known": await self._node.parts.known()}
+
+    async def _ping(self, _message: Message, _blob: bytes) -> Message:
+        return {}
+
+    def _login(self, message: Message, sock: socket.socket) -> None:
+        port = self._node.parts.registration.get(message["port"])
+        if port is None:
+            sock.close()
+            return
+        host, number = message["address"]
+        port.take(sock, (host, number))
+
+    def _tell_readiness(self, reasons: list[str]) -> None:
+        self._channel.send({"do": "readiness", "reasons": reasons})
