@@ -441,7 +441,7 @@ REFERENCE_HEAD = """\
 # Metrics
 
 What `/metrics` at the admin port answers, in Prometheus' text format. This page is made from the program
-(`scripts/reference`), and a test holds it. docs/grafana/broker.json is a dashboard of them.
+(`scripts/reference`), and a test holds it.
 
 Several worker processes of one node are summed. Labels are bounded: `port`, `at` and `url` are configured;
 `service`, `user` and `agent` belong to whoever has logged in, and beyond 200 services of a port, or 1,000
