@@ -82,6 +82,7 @@ class OracleMux:
         self.outgoing = bytearray()
         self.incoming = bytearray()
         self.pings: list[bytes] = []
+        self.answered = bytes(8)
         self.control: list[bytes] = []
         self.closed_by_peer = False
 
@@ -98,9 +99,11 @@ class OracleMux:
             if stream:
                 raise Forbidden("a frame of the tunnel names a stream")
             if kind == PING and flags & ACK:
-                if payload not in self.pings:
+                if payload in self.pings:
+                    self.answered = payload
+                    self.pings.clear()
+                elif payload != self.answered:  # the last answer again is a sign of life, and answers nothing
                     raise Forbidden("a PING is answered that was not asked")
-                self.pings.clear()
             return
         if kind == OPEN:
             self.check_open(flags, stream, payload)
