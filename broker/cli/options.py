@@ -13,8 +13,9 @@ service_option = click.option(
     "services",
     multiple=True,
     metavar="SPEC",
-    help="[HOST][/PATH]=UPSTREAM, UPSTREAM alone for every request, or NAME=tcp://HOST:PORT. UPSTREAM is"
-    " http://HOST:PORT or unix:PATH, HOST may be *.example.com. May be repeated; adds to CONFIG's.",
+    help="[HOST][/PATH]=UPSTREAM, UPSTREAM alone for every request, NAME=tcp://HOST:PORT, or"
+    " HOST=tls://HOST:PORT. UPSTREAM is http://HOST:PORT, https://HOST:PORT or unix:PATH, HOST may be"
+    " *.example.com. May be repeated; adds to CONFIG's.",
 )
 
 node_admin_option = click.option(

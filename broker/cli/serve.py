@@ -15,14 +15,16 @@ from broker.cli.options import config_argument, insecure_option, node_admin_opti
     "--external",
     multiple=True,
     metavar="URL",
-    help="Where clients connect: http://HOST:PORT or tcp://HOST:PORT/SERVICE, with several registration"
-    " ports followed by ?registration=NAME. May be repeated; adds to CONFIG's.",
+    help="Where clients connect: http://HOST:PORT, https://HOST:PORT?cert=FILE&key=FILE,"
+    " tcp://HOST:PORT/SERVICE, or tls://HOST:PORT, passed through by server name; with several registration"
+    " ports followed by registration=NAME. May be repeated; adds to CONFIG's.",
 )
 @click.option(
     "--registration",
     multiple=True,
     metavar="URL",
-    help="Where agents register: http://HOST:PORT, or with ?name=NAME. May be repeated; adds to CONFIG's.",
+    help="Where agents register: http://HOST:PORT or https://HOST:PORT?cert=FILE&key=FILE, or with name=NAME."
+    " May be repeated; adds to CONFIG's.",
 )
 @node_admin_option
 @service_option
@@ -54,6 +56,8 @@ def serve(
       broker serve
     Clients from anywhere, agents from this machine
       broker serve --external http://0.0.0.0:80 --registration http://127.0.0.1:7000
+    HTTPS for clients
+      broker serve --external 'https://0.0.0.0:443?cert=web.crt&key=web.key'
     A TCP port that leads to the service "db" behind an agent
       broker serve --external tcp://127.0.0.1:5432/db
     Agents from anywhere, with tokens: needs users, and so a file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.config.model import Config, Connect, ExternalPort, Match, Service, User
+from broker.config.model import Config, Connect, ExternalPort, Match, RegistrationPort, Service, User
 
 Row = tuple[str, ...]
 
@@ -13,7 +13,7 @@ def describe(config: Config) -> str:
     listens: list[Row] = [
         ("external", each.name, each.url, leads_to(each, config)) for each in config.external
     ]
-    listens += [("registration", each.name, each.url, login(config)) for each in config.registration]
+    listens += [("registration", each.name, each.url, login(each, config)) for each in config.registration]
     if config.admin:
         listens.append(("admin", "", config.admin.url, ""))
     parts = [
@@ -49,17 +49,32 @@ def leads_to(port: ExternalPort, config: Config) -> str:
     return f"-> {', then '.join(goals) or 'nothing'}"
 
 
-def login(config: Config) -> str:
-    return "agents need a token" if config.users else "agents need no credentials"
+def login(port: RegistrationPort, config: Config) -> str:
+    if not config.users:
+        return "agents need no credentials"
+    if port.auth == "both":
+        return "agents need a token and a certificate"
+    tokens = port.auth != "certificate" and any(user.tokens for user in config.users)
+    certificates = port.auth != "token" and any(user.certificates for user in config.users)
+    kinds = ["a token"] * tokens + ["a certificate"] * (certificates and port.scheme == "https")
+    return (
+        f"agents need {' or '.join(kinds)}" if kinds else "no agent can log in: no user has what it asks for"
+    )
 
 
 def dials(connect: Connect) -> Row:
     return (
         connect.url,
         plural(connect.tunnels, "tunnel"),
-        "with a token" if connect.token else "without a token",
+        shows(connect),
         f"through {connect.proxy.name}" if connect.proxy else "",
     )
+
+
+def shows(connect: Connect) -> str:
+    certificate = connect.tls is not None and connect.tls.certificate is not None
+    kinds = ["a token"] * (connect.token is not None) + ["a certificate"] * certificate
+    return f"with {' and '.join(kinds)}" if kinds else "without credentials"
 
 
 def serves(service: Service) -> Row:

@@ -220,7 +220,7 @@ def test_check_says_what_would_be_dialled() -> None:
         re.sub(" +", " ", line) for line in call("check", FILES / "valid" / "green.yaml").stdout.splitlines()
     ]
     assert " http://dmz1.example.com:7000 2 tunnels with a token" in lines
-    assert " http://dmz2.example.com:80 4 tunnels without a token" in lines
+    assert " http://dmz2.example.com:80 4 tunnels without credentials" in lines
 
 
 def test_check_tells_every_error() -> None:
