@@ -89,7 +89,7 @@ class Spaces:
             run("ip", "netns", "delete", space)
 
     def _start(self, command: list[str], **more: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+        process: subprocess.Popen[str] = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             text=True,

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from bench.peers import machine
+from bench.peers import link, machine
 from bench.peers.contestant import Contestant
 from bench.peers.contestants import contestants
 from bench.peers.contestants.nginx import service_missing
 from bench.peers.loads import wrk
 from bench.peers.results import Measurement, Results
-from bench.peers.run import Run, execute
+from bench.peers.run import Run, execute, unfit
 from bench.peers.scenario import FIGURES, Scenario
 from bench.peers.scenarios import scenarios
 from bench.peers.tables import Table, number, scenario_table
@@ -42,6 +42,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--base", default="haproxy", help="the contestant that ratios compare with")
     parser.add_argument("--access-log", action="store_true", help="every contestant that can writes one")
     parser.add_argument("--haproxy-rhttp", type=Path, metavar="PATH", help="an HAProxy of 2.9 or newer")
+    parser.add_argument(
+        "--tree",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="another working copy of this product, built: the contestant ours@NAME",
+    )
     parser.add_argument("--list", action="store_true", help="say what there is and end")
     return parser.parse_args(arguments)
 
@@ -49,7 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse()
     console = Console(stderr=True, highlight=False)
-    known, loads = contestants(options.haproxy_rhttp), scenarios()
+    known, loads = contestants(options.haproxy_rhttp, options.tree), scenarios()
     if options.list:
         _list(known, loads)
         return 0
@@ -66,8 +74,11 @@ def main() -> int:
     descriptors = machine.raise_descriptor_limit()
     skipped = {each.name: why for each in chosen if (why := each.missing())}
     for load in chosen_loads:
-        if load.descriptors > descriptors:
-            skipped[load.name] = f"needs a limit of {load.descriptors:,} open descriptors (ulimit -n)"
+        if load.link and (why := link.missing()):
+            skipped[load.name] = why
+        for each in chosen:
+            if each.name not in skipped and (why := unfit(each, load, descriptors)):
+                skipped[f"{load.name} {each.name}"] = why
     for name, why in skipped.items():
         console.print(f"{name} is skipped: {why}")
     run = Run(
@@ -103,7 +114,14 @@ def _execute(run: Run, results: Results, console: Console, options: argparse.Nam
 
 
 def _prepare(run: Run, skipped: dict[str, str]) -> Results:
-    versions = {each.name: {"title": each.title, "version": each.version()} for each in run.contestants}
+    versions = {
+        each.name: {
+            "title": each.title,
+            "version": each.version(),
+            "access log": "yes" if run.access_log and each.logs else "no",
+        }
+        for each in run.contestants
+    }
     settings = {
         "rounds": run.rounds,
         "seconds": run.seconds,

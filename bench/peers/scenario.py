@@ -28,7 +28,10 @@ class Scenario:
     upstream: Literal["nginx", "service"] = "nginx"  # "service": the one that can wait and take bodies
     tunnels: int = 1
     warm: bool = True  # some requests beforehand, which are not counted
-    descriptors: int = 0  # that a process must be allowed to have open
+    descriptors: int = 0  # that a contestant must be allowed to have open, in all its processes together
+    tls: bool = False  # whether its load can speak TLS
+    agents: int = 1
+    link: bool = False  # between agents and the rest: 60 ms
 
 
 @dataclass(frozen=True)

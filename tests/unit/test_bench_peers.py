@@ -13,10 +13,11 @@ from bench.peers.__main__ import main, parse
 from bench.peers.contestants import contestants
 from bench.peers.contestants.programs import as_numbers, ask_version
 from bench.peers.loads import bulk
-from bench.peers.loads.idle import IdleClients
+from bench.peers.loads.idle import IdleClients, IdleCrowd
 from bench.peers.processes import Failed, Processes, established, free_ports
 from bench.peers.render import markdown
 from bench.peers.results import Measurement, Results
+from bench.peers.run import Run, unfit
 from bench.peers.scenario import FIGURES
 from bench.peers.scenarios import scenarios
 from bench.peers.tables import number, overview_table, scenario_table
@@ -86,6 +87,22 @@ def test_the_defaults_are_there() -> None:
     options = parse([])
     assert set(options.contestants.split(",")) <= set(contestants(None))
     assert set(options.scenarios.split(",")) <= set(scenarios())
+
+
+def test_who_cannot_take_part_is_left_out_with_a_reason() -> None:
+    known, loads = contestants(None), scenarios()
+    assert unfit(known["ours-tls"], loads["c64"], 20_000) is None
+    assert unfit(known["ours-tls"], loads["rate5000"], 20_000) == "its load speaks no TLS"
+    assert unfit(known["nginx"], loads["agents100"], 20_000) == "it does not choose among agents by host"
+    assert "20,000" in str(unfit(known["nginx"], loads["idle20000"], 20_000))
+    assert unfit(known["ours-2-workers"], loads["idle20000"], 20_000) is None
+    run = Run([known["nginx"], known["ours"]], [loads["c64"], loads["agents100"]], 5, 1.0, 20_000)
+    assert run.measurements() == 15
+
+
+def test_another_working_copy_is_a_contestant_that_must_be_built(tmp_path: Path) -> None:
+    other = contestants(None, [tmp_path / "before"])["ours@before"]
+    assert "is not built" in str(other.missing())
 
 
 def test_an_unknown_name_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,3 +207,14 @@ def test_idle_clients_stay_connected(service: int) -> None:
         clients.grow(5)
         assert established(service) == 5
         assert clients.closed() == 0
+
+
+def test_a_crowd_is_shared_by_processes(service: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.peers.loads.idle.CLIENTS_PER_PROCESS", 3)
+    with IdleCrowd("127.0.0.1", service, False, 5) as crowd:
+        crowd.grow(2)
+        crowd.grow(5)
+        assert established(service) == 5
+        assert crowd.closed() == 0
+    with IdleCrowd("127.0.0.1", free_ports(1)[0], False, 1) as crowd, pytest.raises(Failed, match="refused"):
+        crowd.grow(1)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peers import certificate
-from bench.peers.contestant import Contestant, Endpoint, Site
+from bench.peers.contestant import PLAIN, Contestant, Endpoint, Site, Tls
 from bench.peers.contestants.programs import as_numbers, ask_version, find
 from bench.peers.processes import Processes, free_ports
 
 FIRST_WITH_REVERSE_HTTP = (2, 9)
 
 # One thread: the others have one per process too. By itself it would allow half as many clients as there are
-# descriptors, as each could need a connection behind it. An access log goes to a ring in memory, which costs
-# the formatting only: standard output would need a pipe that somebody reads.
+# descriptors, as each could need a connection behind it. An access log goes to standard
+# output, which is a file here, as in a container: the other way, datagrams to syslog, costs a system call per
+# request too, and syslog's work.
 GLOBAL = """
 global
     nbthread 1
     maxconn {maxconn}
     no strict-limits
 {extra}
-{log_ring}
 
 defaults
     mode http
@@ -30,7 +31,7 @@ defaults
     timeout server 75s
 """
 
-PLAIN = """
+HOP = """
 frontend clients
     bind 127.0.0.1:{port}
     default_backend next
@@ -54,12 +55,12 @@ frontend clients
     default_backend reverse
 
 frontend agents
-    bind 127.0.0.1:{between} proto h2
-    tcp-request session attach-srv reverse/agent
+    bind {between} proto h2{tunnel_tls}
+    tcp-request session attach-srv reverse/agent{name}
 
 backend reverse
     http-reuse always
-    server agent rhttp@ pool-purge-delay 1h
+    server agent rhttp@ pool-purge-delay 1h{pick}
 """
 
 AGENT = """
@@ -68,7 +69,7 @@ frontend reversed
     default_backend next
 
 backend edge
-    server edge 127.0.0.1:{between} proto h2
+    server edge {between} proto h2{tunnel_tls}
 
 backend next
     server next {host}:{upstream}
@@ -78,8 +79,12 @@ backend next
 class HAProxy(Contestant):
     """One plain hop."""
 
-    name = "haproxy"
-    title = "HAProxy, one plain hop"
+    logs = True
+
+    def __init__(self, tls: Tls = PLAIN) -> None:
+        self.name = f"haproxy{tls.suffix}"
+        self.title = f"HAProxy, one hop{tls.words}" if tls.outside else "HAProxy, one plain hop"
+        self.tls = tls.outside
 
     def missing(self) -> str | None:
         return None if find("haproxy") else "Debian: apt install haproxy"
@@ -89,29 +94,18 @@ class HAProxy(Contestant):
 
     def start(self, site: Site, processes: Processes) -> Endpoint:
         (port,) = free_ports(1)
-        _start(processes, "haproxy", find("haproxy"), _preamble(site) + _plain(port, site.upstream))
-        return Endpoint(port)
-
-
-class HAProxyTls(HAProxy):
-    """The same, but clients speak TLS."""
-
-    name = "haproxy-tls"
-    title = "HAProxy, one hop, TLS outside"
-
-    def start(self, site: Site, processes: Processes) -> Endpoint:
-        (port,) = free_ports(1)
-        certificate.make(processes.directory)
-        bind = f"{port} ssl crt {processes.directory}/bundle.pem"
+        bind = f"{port}{_server_tls(self.tls, processes.directory)}"
         _start(processes, "haproxy", find("haproxy"), _preamble(site) + _plain(bind, site.upstream))
-        return Endpoint(port, tls=True)
+        return Endpoint(port, tls=self.tls)
 
 
 class HAProxyTwice(HAProxy):
     """Two plain hops, as many connections between them as it takes."""
 
-    name = "haproxy2"
-    title = "HAProxy, two plain hops"
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "haproxy2"
+        self.title = "HAProxy, two plain hops"
 
     def start(self, site: Site, processes: Processes) -> Endpoint:
         outer, inner = free_ports(2)
@@ -124,17 +118,22 @@ class HAProxyTwice(HAProxy):
 class ReverseHTTP(Contestant):
     """Reverse HTTP: the agent dials, the edge sends requests back through HTTP/2 streams."""
 
-    name = "rhttp"
-    title = "HAProxy, reverse HTTP"
+    many_agents = True
+    logs = True
 
-    def __init__(self, program: Path | None) -> None:
-        self._program = program or find("haproxy")
+    def __init__(self, program: Path | None, tls: Tls = PLAIN) -> None:
+        self.name = f"rhttp{tls.suffix}"
+        self.title = f"HAProxy, reverse HTTP{tls.words}"
+        self.tls = tls.outside
+        self._tls = tls
+        self._program = program or find("haproxy-rhttp") or find("haproxy")
 
     def missing(self) -> str | None:
         if as_numbers(self.version()) >= FIRST_WITH_REVERSE_HTTP:
             return None
         return (
-            "HAProxy 2.9 or newer: newer Debian releases or haproxy.debian.net have it; --haproxy-rhttp PATH"
+            "HAProxy 2.9 or newer: newer Debian releases or haproxy.debian.net have it; "
+            "haproxy-rhttp on PATH or --haproxy-rhttp PATH"
         )
 
     def version(self) -> str:
@@ -142,30 +141,53 @@ class ReverseHTTP(Contestant):
 
     def start(self, site: Site, processes: Processes) -> Endpoint:
         port, between = free_ports(2)
-        host, upstream = site.upstream
+        directory = processes.directory
         preamble = _preamble(site, REVERSE_GLOBAL)
-        edge = EDGE.format(port=port, between=between)
-        agent = AGENT.format(between=between, tunnels=site.tunnels, host=host, upstream=upstream)
+        edge = EDGE.format(
+            port=f"{port}{_server_tls(self._tls.outside, directory)}",
+            between=f"{site.near}:{between}",
+            tunnel_tls=f"{_server_tls(self._tls.tunnel, directory)}{' alpn h2' * self._tls.tunnel}",
+            name=" name src" if site.hosts() else "",
+            pick=" pool-conn-name hdr(host)" if site.hosts() else "",
+        )
         _start(processes, "edge", self._program, preamble + edge)
-        _start(processes, "agent", self._program, preamble + agent)
-        return Endpoint(port, between=between)
+        tunnel_tls = ""
+        if self._tls.tunnel:
+            ca = certificate.make(directory).cert
+            tunnel_tls = f" ssl verify required ca-file {ca} verifyhost {certificate.NAME} alpn h2"
+        for number, host in enumerate(site.hosts() or [""]):
+            agent = AGENT.format(
+                between=f"{site.near}:{between}",
+                tunnels=site.tunnels,
+                host=site.upstream[0],
+                upstream=site.upstream[1],
+                tunnel_tls=tunnel_tls + (f" source {host}" if host else ""),
+            )
+            _start(processes, f"agent{number or ''}", self._program, preamble + agent, site.far)
+        return Endpoint(port, between=between, tls=self.tls)
+
+
+def _server_tls(wanted: bool, directory: Path) -> str:
+    """What a `bind` line says more."""
+    return f" ssl crt {certificate.make(directory).bundle}" if wanted else ""
 
 
 def _preamble(site: Site, extra: str = "") -> str:
     return GLOBAL.format(
         maxconn=site.descriptors - 200,
         extra=extra,
-        log="log ring@access local0\n    option httplog" if site.access_log else "no log",
-        log_ring="ring access\n    size 1048576\n    format rfc5424" if site.access_log else "",
+        log="log stdout format raw local0\n    option httplog" if site.access_log else "no log",
     )
 
 
 def _plain(port: int | str, upstream: tuple[str, int]) -> str:
-    return PLAIN.format(port=port, host=upstream[0], upstream=upstream[1])
+    return HOP.format(port=port, host=upstream[0], upstream=upstream[1])
 
 
-def _start(processes: Processes, name: str, program: Path | None, config: str) -> None:
+def _start(
+    processes: Processes, name: str, program: Path | None, config: str, before: Sequence[str] = ()
+) -> None:
     assert program is not None, "whoever starts it has asked what is missing"
     path = processes.directory / f"{name}.cfg"
     path.write_text(config)
-    processes.start(name, [program, "-db", "-f", path])
+    processes.start(name, [*before, program, "-db", "-f", path])

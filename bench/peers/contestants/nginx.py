@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
 
 from bench.peers import certificate
-from bench.peers.contestant import Contestant, Endpoint, Site
+from bench.peers.contestant import PLAIN, Contestant, Endpoint, Site, Tls
 from bench.peers.contestants.programs import ask_version, find
 from bench.peers.processes import Processes, free_ports
 
 MIB = 1024 * 1024
-SIZES = {"1m": MIB, "1g": 1024 * MIB}
+SIZES = {"1m": MIB, "256m": 256 * MIB, "1g": 1024 * MIB}
 SMALL = "x" * 1024
 
 # One worker: the others have one thread per process too. Nothing ends a connection but its client.
@@ -41,7 +41,7 @@ SERVICE = """
     tcp_nopush on;
     open_file_cache max=16;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen {host}:{port} backlog=4096;
         root {directory}/files;
         default_type text/plain;
         location = / {{ return 200 {small}; }}
@@ -69,7 +69,7 @@ HOP = """
 """
 
 
-def start_service(processes: Processes) -> int:
+def start_service(processes: Processes, host: str = "127.0.0.1", before: Sequence[str] = ()) -> int:
     """Starts the service that the contestants stand before and returns its port."""
     (port,) = free_ports(1)
     files = processes.directory / "files"
@@ -77,9 +77,8 @@ def start_service(processes: Processes) -> int:
     for name, size in SIZES.items():
         with open(files / name, "wb") as file:
             file.truncate(size)  # without blocks on the disk: it must not be the disk that is measured
-    _start(
-        processes, "service", SERVICE.format(port=port, directory=processes.directory, small=SMALL), 16_000
-    )
+    body = SERVICE.format(host=host, port=port, directory=processes.directory, small=SMALL)
+    _start(processes, "service", body, 16_000, before=before)
     return port
 
 
@@ -100,11 +99,14 @@ class Direct(Contestant):
 
 
 class Nginx(Contestant):
-    """One plain hop."""
+    """One plain hop. No session cache with TLS: neither has the product, and tickets do."""
 
-    tls = False
-    name = "nginx"
-    title = "nginx, one plain hop"
+    logs = True
+
+    def __init__(self, tls: Tls = PLAIN) -> None:
+        self.name = f"nginx{tls.suffix}"
+        self.title = f"nginx, one hop{tls.words}" if tls.outside else "nginx, one plain hop"
+        self.tls = tls.outside
 
     def missing(self) -> str | None:
         return None if find("nginx") else "Debian: apt install nginx"
@@ -115,28 +117,24 @@ class Nginx(Contestant):
     def start(self, site: Site, processes: Processes) -> Endpoint:
         (port,) = free_ports(1)
         host, upstream = site.upstream
-        body = HOP.format(port=port, host=host, upstream=upstream, **self.words(processes.directory))
+        words = {"tls": "", "certificate": ""}
+        if self.tls:
+            files = certificate.make(processes.directory)
+            lines = f"ssl_certificate {files.cert}; ssl_certificate_key {files.key};"
+            words = {"tls": "ssl", "certificate": f"{lines} ssl_protocols TLSv1.2 TLSv1.3;"}
+        body = HOP.format(port=port, host=host, upstream=upstream, **words)
         _start(processes, "nginx", body, site.descriptors - 200, site.access_log)
         return Endpoint(port, tls=self.tls)
 
-    def words(self, _directory: Path) -> dict[str, str]:
-        return {"tls": "", "certificate": ""}
 
-
-class NginxTls(Nginx):
-    """The same, but clients speak TLS. No session cache: neither has the product, and tickets do."""
-
-    name = "nginx-tls"
-    title = "nginx, one hop, TLS outside"
-    tls = True
-
-    def words(self, directory: Path) -> dict[str, str]:
-        cert, key = certificate.make(directory)
-        lines = f"ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;"
-        return {"tls": "ssl", "certificate": lines}
-
-
-def _start(processes: Processes, name: str, body: str, connections: int, access_log: bool = False) -> None:
+def _start(
+    processes: Processes,
+    name: str,
+    body: str,
+    connections: int,
+    access_log: bool = False,
+    before: Sequence[str] = (),
+) -> None:
     directory = processes.directory
     config = directory / f"{name}.conf"
     log = f"{directory}/{name}-access.log combined buffer=64k flush=1s" if access_log else "off"
@@ -152,7 +150,7 @@ def _start(processes: Processes, name: str, body: str, connections: int, access_
     )
     program = find("nginx")
     assert program is not None, "whoever starts it has asked what is missing"
-    processes.start(name, [program, "-p", directory, "-c", config])
+    processes.start(name, [*before, program, "-p", directory, "-c", config])
 
 
 def service_missing() -> str | None:

@@ -5,79 +5,88 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from bench.peers import certificate
-from bench.peers.contestant import Contestant, Endpoint, Site
-from bench.peers.processes import Failed, Processes, free_ports
+from bench.peers.contestant import PLAIN, Contestant, Endpoint, Site, Tls
+from bench.peers.processes import Processes, free_ports
 
-DMZ = """
-external:
-  - {external}
-registration:
-  - listen: http://127.0.0.1:{between}
-"""
-
-# More than 10,000 streams in one tunnel, as some scenarios have them, must be allowed.
-LIMITS = """
-limits:
-  streams: 20000
-"""
-
-AGENT = """
-connect:
-  - url: http://127.0.0.1:{between}
-    tunnels: {tunnels}
-services:
-  - upstream: http://{host}:{upstream}
-"""
+# More streams in one tunnel and more clients than are allowed by themselves, as some scenarios have them.
+LIMITS = {"streams": 20_000, "connections": 30_000, "in_flight": "none", "requests": "none"}
 
 
 class Ours(Contestant):
-    name = "ours"
-    title = "broker"
-    tls = False
+    many_agents = True
+    logs = True
+
+    def __init__(self, tls: Tls = PLAIN, workers: int = 1, tree: Path | None = None) -> None:
+        self.name = f"ours{tls.suffix}" + (f"-{workers}-workers" if workers > 1 else "")
+        self.title = f"broker{tls.words}" + (f", {workers} workers" if workers > 1 else "")
+        if tree is not None:
+            self.name, self.title = f"ours@{tree.name}", f"broker of {tree.name}"
+        self.tls = tls.outside
+        self.workers = workers
+        self._tls = tls
+        self._tree = tree
 
     def missing(self) -> str | None:
+        if self._tree is not None:
+            built = any((self._tree / "_fastpath").glob("reactor.*.so"))
+            return None if built else f"{self._tree} is not built: python setup.py build_ext --inplace"
         if importlib.util.find_spec("broker") and importlib.util.find_spec("_fastpath.reactor"):
             return None
         return "the extension modules are not built: python setup.py build_ext --inplace"
 
     def version(self) -> str:
+        if self._tree is not None:
+            return ""
         try:
-            return importlib.metadata.version("broker")
+            return importlib.metadata.version("tunnel-broker")
         except importlib.metadata.PackageNotFoundError:
             return "from this working copy"
 
     def start(self, site: Site, processes: Processes) -> Endpoint:
-        if site.access_log:
-            raise Failed("it has no access log to switch on")
         port, between = free_ports(2)
-        host, upstream = site.upstream
-        external = self.external(port, processes.directory)
-        self._start(processes, "serve", DMZ.format(external=external, between=between))
-        agent = AGENT.format(between=between, tunnels=site.tunnels, host=host, upstream=upstream)
-        self._start(processes, "connect", agent)
-        return Endpoint(port, between=between, tls=self.tls)
+        cert = certificate.make(processes.directory)
+        tls = {"tls": {"certificates": [{"cert": str(cert.cert), "key": str(cert.key)}]}}
+        outside, tunnel = self._tls.outside, self._tls.tunnel
+        external = {"listen": f"http{'s' * outside}://127.0.0.1:{port}", **(tls if outside else {})}
+        registration = f"http{'s' * tunnel}://{site.near}:{between}"
+        dmz = {
+            "external": [external],
+            "registration": [{"listen": registration, **(tls if tunnel else {})}],
+        }
+        options = ["--workers", str(self.workers), *(["--insecure"] if site.far else [])]
+        self._start(site, processes, "serve", "serve", dmz, options)
+        connect = {"url": registration, "tunnels": site.tunnels}
+        if tunnel:
+            connect["tls"] = {"ca": str(cert.cert)}
+        for number, host in enumerate(site.hosts() or [""]):
+            service = {"upstream": "http://{}:{}".format(*site.upstream), **({"match": host} if host else {})}
+            agent = {"connect": [connect], "services": [service]}
+            self._start(site, processes, f"connect{number or ''}", "connect", agent)
+        return Endpoint(port, between=between, tls=outside)
 
-    def external(self, port: int, _directory: Path) -> str:
-        return f"{{listen: http://127.0.0.1:{port}}}"
-
-    def _start(self, processes: Processes, command: str, config: str) -> None:
-        path = processes.directory / f"{command}.yaml"
-        path.write_text(config + LIMITS)
-        here = ":".join(sys.path[1:] if not sys.path[0] else sys.path)
-        one = ["--workers", "1"] if command == "serve" else []
-        processes.start(command, [sys.executable, "-m", "broker", command, path, *one], {"PYTHONPATH": here})
-
-
-class OursTls(Ours):
-    """The same, but clients speak TLS."""
-
-    name = "ours-tls"
-    title = "broker, TLS outside"
-    tls = True
-
-    def external(self, port: int, directory: Path) -> str:
-        cert, key = certificate.make(directory)
-        return f"{{listen: https://127.0.0.1:{port}, tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}}}"
+    def _start(
+        self,
+        site: Site,
+        processes: Processes,
+        name: str,
+        command: str,
+        config: Mapping[str, object],
+        options: Sequence[str] = (),
+    ) -> None:
+        limits = {name: LIMITS[name] for name in ("streams", "connections")} if self._tree else LIMITS
+        content = {**config, "limits": limits}
+        if site.access_log:
+            log = processes.directory / f"{name}-access.log"
+            content["access_log"] = {"path": str(log), "format": "json"}
+        path = processes.directory / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        before = site.far if command == "connect" else ()
+        tree = str(self._tree) if self._tree else ":".join(sys.path if sys.path[0] else sys.path[1:])
+        words = [*before, sys.executable, "-m", "broker", command, str(path), *options]
+        processes.start(name, words, {"PYTHONPATH": tree, "PYTHONSAFEPATH": "1"})

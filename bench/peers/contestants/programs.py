@@ -14,6 +14,13 @@ def find(name: str) -> Path | None:
     return Path(found) if found else None
 
 
+def found(name: str) -> Path:
+    """The same, where `missing` has been asked before."""
+    path = find(name)
+    assert path is not None, "whoever starts it has asked what is missing"
+    return path
+
+
 def ask_version(program: Path | None, *arguments: str) -> str:
     """The first version number that a program prints when asked, or an empty string."""
     if program is None:
@@ -26,7 +33,7 @@ def ask_version(program: Path | None, *arguments: str) -> str:
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    found = re.search(r"\d+\.\d+(\.\d+)?(p\d+)?", answer.stdout + answer.stderr)
+    found = re.search(r"\d+\.\d+(\.\d+)?(-dev\d+|p\d+)?", answer.stdout + answer.stderr)
     return found[0] if found else ""
 
 

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import os
 import subprocess
 from pathlib import Path
 
-from bench.peers.contestant import Contestant, Endpoint, Site
-from bench.peers.contestants.programs import ask_version, find
+from bench.peers import certificate
+from bench.peers.contestant import PLAIN, Contestant, Endpoint, Site, Tls
+from bench.peers.contestants.programs import ask_version, find, found
 from bench.peers.processes import Processes, free_ports
-
-FRP_SERVER = """
-bindAddr = "127.0.0.1"
-bindPort = {between}
-proxyBindAddr = "127.0.0.1"
-auth.token = "1233"
-{http}
-"""
-
-FRP_AGENT = """
-serverAddr = "127.0.0.1"
-serverPort = {between}
-auth.token = "1233"
-
-[[proxies]]
-name = "bench"
-type = "{kind}"
-localIP = "{host}"
-localPort = {upstream}
-{where}
-"""
 
 RATHOLE_SERVER = """
 [server]
-bind_addr = "127.0.0.1:{between}"
+bind_addr = "{between}"
 default_token = "123"
 
 [server.services.bench]
@@ -42,15 +23,35 @@ bind_addr = "127.0.0.1:{port}"
 
 RATHOLE_AGENT = """
 [client]
-remote_addr = "127.0.0.1:{between}"
+remote_addr = "{between}"
 default_token = "123"
 
 [client.services.bench]
 local_addr = "{host}:{upstream}"
 """
 
+RATHOLE_SERVER_TLS = """
+[server.transport]
+type = "tls"
+
+[server.transport.tls]
+pkcs12 = "{archive}"
+pkcs12_password = "{password}"
+"""
+
+RATHOLE_AGENT_TLS = """
+[client.transport]
+type = "tls"
+
+[client.transport.tls]
+trusted_root = "{ca}"
+hostname = "{name}"
+"""
+
+PRIVILEGE_SEPARATION = Path("/run/sshd")
+
 SSH_SERVER = """
-ListenAddress 127.0.0.1
+ListenAddress {near}
 Port {between}
 HostKey {directory}/host
 PidFile none
@@ -76,74 +77,64 @@ class Tunnel(Contestant):
         return ask_version(find(self.programs[0]), "--version")
 
 
-class Frp(Tunnel):
-    programs = ("frps", "frpc")
-    hint = (
-        "go install github.com/fatedier/frp/cmd/frps@VERSION and …/cmd/frpc@VERSION, or its release archive"
-    )
-    proxy: str
-
-    def start(self, site: Site, processes: Processes) -> Endpoint:
-        port, between = free_ports(2)
-        host, upstream = site.upstream
-        http = self.proxy == "http"
-        server = FRP_SERVER.format(between=between, http=f"vhostHTTPPort = {port}" if http else "")
-        where = 'customDomains = ["127.0.0.1"]' if http else f"remotePort = {port}"
-        agent = FRP_AGENT.format(between=between, kind=self.proxy, host=host, upstream=upstream, where=where)
-        for program, config in (("frps", server), ("frpc", agent)):
-            path = processes.directory / f"{program}.toml"
-            path.write_text(config)
-            processes.start(program, [_found(program), "-c", path])
-        return Endpoint(port, between=between)
-
-
-class FrpHttp(Frp):
-    name = "frp-http"
-    title = "frp, type http"
-    kind = "http"
-    proxy = "http"
-
-
-class FrpTcp(Frp):
-    name = "frp-tcp"
-    title = "frp, type tcp"
-    proxy = "tcp"
-
-
 class Rathole(Tunnel):
-    name = "rathole"
-    title = "rathole"
     programs = ("rathole",)
     hint = "cargo install rathole"
 
+    def __init__(self, tls: Tls = PLAIN) -> None:
+        self.name = f"rathole{tls.suffix}"
+        self.title = f"rathole{tls.words}"
+        self._tls = tls
+
     def start(self, site: Site, processes: Processes) -> Endpoint:
         port, between = free_ports(2)
         host, upstream = site.upstream
-        server = RATHOLE_SERVER.format(between=between, port=port)
-        agent = RATHOLE_AGENT.format(between=between, host=host, upstream=upstream)
-        for role, config in (("server", server), ("client", agent)):
+        server = RATHOLE_SERVER.format(between=f"{site.near}:{between}", port=port)
+        agent = RATHOLE_AGENT.format(between=f"{site.near}:{between}", host=host, upstream=upstream)
+        if self._tls.tunnel:
+            files = certificate.make(processes.directory)
+            server += RATHOLE_SERVER_TLS.format(archive=files.archive, password=certificate.PASSWORD)
+            agent += RATHOLE_AGENT_TLS.format(ca=files.cert, name=certificate.NAME)
+        for role, config, before in (("server", server, ()), ("client", agent, site.far)):
             path = processes.directory / f"{role}.toml"
             path.write_text(config)
-            processes.start(role, [_found("rathole"), f"--{role}", path], {"RUST_LOG": "warn"})
+            processes.start(role, [*before, found("rathole"), f"--{role}", path], {"RUST_LOG": "warn"})
         return Endpoint(port, between=between)
 
 
 class Chisel(Tunnel):
-    name = "chisel"
-    title = "chisel"
+    """SSH in a WebSocket; with TLS in the tunnel, inside of that."""
+
     programs = ("chisel",)
     hint = "go install github.com/jpillora/chisel@VERSION"
+
+    def __init__(self, tls: Tls = PLAIN) -> None:
+        self.name = f"chisel{tls.suffix}"
+        self.title = f"chisel{tls.words}"
+        self._tls = tls
 
     def start(self, site: Site, processes: Processes) -> Endpoint:
         port, between = free_ports(2)
         host, upstream = site.upstream
-        chisel = _found("chisel")
-        processes.start(
-            "server", [chisel, "server", "--reverse", "--host", "127.0.0.1", "--port", str(between)]
-        )
-        route = f"R:127.0.0.1:{port}:{host}:{upstream}"
+        chisel = found("chisel")
+        server: list[str | Path] = [
+            chisel,
+            "server",
+            "--reverse",
+            "--host",
+            site.near,
+            "--port",
+            str(between),
+        ]
+        agent: list[str | Path] = [*site.far, chisel, "client"]
+        if self._tls.tunnel:
+            files = certificate.make(processes.directory)
+            server += ["--tls-cert", files.cert, "--tls-key", files.key]
+            agent += ["--tls-ca", files.cert]
+        processes.start("server", server)
         # Its own way to wait for the server: it tries again, the first time after 100 ms.
-        processes.start("client", [chisel, "client", f"http://127.0.0.1:{between}", route])
+        url = f"http{'s' * self._tls.tunnel}://{site.near}:{between}"
+        processes.start("client", [*agent, url, f"R:127.0.0.1:{port}:{host}:{upstream}"])
         return Endpoint(port, between=between)
 
 
@@ -152,6 +143,11 @@ class OpenSSH(Tunnel):
     title = "OpenSSH -R"
     programs = ("sshd", "ssh", "ssh-keygen")
     hint = "Debian: apt install openssh-server openssh-client"
+
+    def missing(self) -> str | None:
+        if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.is_dir():
+            return f"sshd as root needs the directory {PRIVILEGE_SEPARATION}"
+        return super().missing()
 
     def version(self) -> str:
         return ask_version(find("ssh"), "-V")
@@ -162,8 +158,8 @@ class OpenSSH(Tunnel):
         for key in ("host", "client"):
             _make_key(directory / key)
         config = directory / "sshd.conf"
-        config.write_text(SSH_SERVER.format(between=between, directory=directory))
-        processes.start("sshd", [_found("sshd"), "-D", "-e", "-f", config])
+        config.write_text(SSH_SERVER.format(near=site.near, between=between, directory=directory))
+        processes.start("sshd", [found("sshd"), "-D", "-e", "-f", config])
         processes.start("ssh", self._command(site, directory, port, between))
         return Endpoint(port, between=between)
 
@@ -178,7 +174,8 @@ class OpenSSH(Tunnel):
             "LogLevel=ERROR",
         ]
         command = [
-            str(_found("ssh")),
+            *site.far,
+            str(found("ssh")),
             "-F",
             "none",
             "-N",
@@ -188,15 +185,9 @@ class OpenSSH(Tunnel):
             str(between),
         ]
         command += [word for option in options for word in ("-o", option)]
-        return [*command, "-R", f"127.0.0.1:{port}:{host}:{upstream}", f"{getpass.getuser()}@127.0.0.1"]
+        return [*command, "-R", f"127.0.0.1:{port}:{host}:{upstream}", f"{getpass.getuser()}@{site.near}"]
 
 
 def _make_key(path: Path) -> None:
-    command = [str(_found("ssh-keygen")), "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    command = [str(found("ssh-keygen")), "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
     subprocess.run(command, check=True, timeout=30, stdin=subprocess.DEVNULL)
-
-
-def _found(program: str) -> Path:
-    path = find(program)
-    assert path is not None, "whoever starts it has asked what is missing"
-    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from bench.peers.contestants.programs import ask_version, find
 from bench.peers.processes import Failed, end_with_parent
 
 REPORT = Path(__file__).with_name("report.lua")
+HOSTS = Path(__file__).with_name("hosts.lua")
 ERRORS = ("connect", "read", "write", "status", "timeout")
 PATIENCE = 20.0  # seconds that wrk gets beyond the duration of its load
 
@@ -37,8 +38,14 @@ def version() -> str:
     return ask_version(find("wrk"), "-v")
 
 
-def run(url: str, connections: int, seconds: float, headers: Mapping[str, str] | None = None) -> Result:
-    """Loads for so many whole seconds, at least one."""
+def run(
+    url: str,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+    hosts: Sequence[str] = (),
+) -> Result:
+    """Loads for so many whole seconds, at least one; with `hosts`, each request asks for the next of them."""
     program = find("wrk")
     assert program is not None, "the run has asked what is missing"
     duration = max(1, round(seconds))
@@ -47,7 +54,7 @@ def run(url: str, connections: int, seconds: float, headers: Mapping[str, str] |
         command += ["-H", f"{name}: {value}"]
     try:
         done = subprocess.run(
-            [*command, "-s", str(REPORT), url],
+            [*command, "-s", str(HOSTS if hosts else REPORT), url, *(["--", *hosts] if hosts else [])],
             capture_output=True,
             text=True,
             timeout=duration + PATIENCE,

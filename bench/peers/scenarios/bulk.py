@@ -26,12 +26,12 @@ def transfer(move: Callable[[Running, Settings], int]) -> Callable[[Running, Set
     return measure
 
 
-def download(running: Running, _settings: Settings) -> int:
-    return bulk.download(running.host, running.port, "/1g")
+def download(name: str) -> Callable[[Running, Settings], int]:
+    return lambda running, _settings: bulk.download(running.host, running.port, f"/{name}")
 
 
-def upload(running: Running, settings: Settings) -> int:
-    return bulk.upload(running.host, running.port, "/", settings.files / "1g")
+def upload(name: str) -> Callable[[Running, Settings], int]:
+    return lambda running, settings: bulk.upload(running.host, running.port, "/", settings.files / name)
 
 
 def bodies(running: Running, settings: Settings) -> Figures:
@@ -47,7 +47,7 @@ def bodies(running: Running, settings: Settings) -> Figures:
 
 
 SCENARIOS = [
-    Scenario("bodies", "1 MiB bodies, 8 connections", bodies),
-    Scenario("download", "1 GiB download, one stream", transfer(download)),
-    Scenario("upload", "1 GiB upload, one stream", transfer(upload), "service"),
+    Scenario("bodies", "1 MiB bodies, 8 connections", bodies, tls=True),
+    Scenario("download", "1 GiB download, one stream", transfer(download("1g"))),
+    Scenario("upload", "1 GiB upload, one stream", transfer(upload("1g")), "service"),
 ]

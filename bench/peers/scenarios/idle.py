@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bench.peers.contestant import UNVERIFIED, Running
-from bench.peers.loads.idle import IdleClients
+from bench.peers.contestant import Running
+from bench.peers.loads.idle import IdleCrowd
 from bench.peers.scenario import Figures, Scenario, Settings
 from bench.peers.scenarios.measures import state_of
 
@@ -15,7 +15,7 @@ FIRST = 500  # what a contestant allocates for its first clients does not count
 
 def idle_clients(count: int) -> Callable[[Running, Settings], Figures]:
     def measure(running: Running, settings: Settings) -> Figures:
-        with IdleClients(running.host, running.port, UNVERIFIED if running.tls else None) as clients:
+        with IdleCrowd(running.host, running.port, running.tls, count) as clients:
             clients.grow(FIRST)
             before = running.memory()
             clients.grow(count)
@@ -31,7 +31,7 @@ def idle_clients(count: int) -> Callable[[Running, Settings], Figures]:
 
 
 SCENARIOS = [
-    Scenario("idle5000", "5,000 idle clients", idle_clients(5000)),
-    Scenario("idle15000", "15,000 idle clients", idle_clients(15_000), descriptors=15_500),
-    Scenario("idle20000", "20,000 idle clients", idle_clients(20_000), descriptors=20_500),
+    Scenario("idle5000", "5,000 idle clients", idle_clients(5000), tls=True),
+    Scenario("idle15000", "15,000 idle clients", idle_clients(15_000), descriptors=15_500, tls=True),
+    Scenario("idle20000", "20,000 idle clients", idle_clients(20_000), descriptors=20_500, tls=True),
 ]

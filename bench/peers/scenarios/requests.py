@@ -33,7 +33,7 @@ def closed_loop(connections: int, headers: Mapping[str, str] | None = None) -> M
 
     def measure(running: Running, settings: Settings) -> Figures:
         before = running.cpu_seconds()
-        result = wrk.run(running.url(), connections, settings.seconds, headers)
+        result = wrk.run(running.url(), connections, settings.seconds, headers, running.hosts)
         cpu = running.cpu_seconds() - before
         figures: Figures = {"rate": result.rate, "errors": result.errors, **state_of(running)}
         figures |= {name: result.percentiles[name] for name in ("p50", "p99", "p99.9")}
@@ -61,13 +61,16 @@ def fixed_rate(rate: float, connections: int) -> Measure:
     return measure
 
 
+NEW = {"Connection": "close"}
+
 SCENARIOS = [
-    Scenario("c1", "1 KiB, 1 connection", closed_loop(1)),
-    Scenario("c64", "1 KiB, 64 connections", closed_loop(64)),
-    Scenario("c256", "1 KiB, 256 connections", closed_loop(256)),
-    Scenario("c1024", "1 KiB, 1,024 connections", closed_loop(1024)),
-    Scenario("heads", "1 KiB, browser-sized heads, 64 connections", closed_loop(64, BROWSER_HEAD)),
-    Scenario("new", "1 KiB, a new connection for each, 64 at once", closed_loop(64, {"Connection": "close"})),
+    Scenario("c1", "1 KiB, 1 connection", closed_loop(1), tls=True),
+    Scenario("c64", "1 KiB, 64 connections", closed_loop(64), tls=True),
+    Scenario("c256", "1 KiB, 256 connections", closed_loop(256), tls=True),
+    Scenario("c1024", "1 KiB, 1,024 connections", closed_loop(1024), tls=True),
+    Scenario("heads", "1 KiB, browser-sized heads, 64 connections", closed_loop(64, BROWSER_HEAD), tls=True),
+    Scenario("new", "1 KiB, a new connection for each, 64 at once", closed_loop(64, NEW), tls=True),
     Scenario("rate5000", "1 KiB, 5,000 a second", fixed_rate(5000, 64)),
     Scenario("rate20000", "1 KiB, 20,000 a second", fixed_rate(20000, 256)),
+    Scenario("agents100", "1 KiB, 64 connections, 100 agents with a host each", closed_loop(64), agents=100),
 ]
