@@ -3,9 +3,12 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memchr, memcpy, memmove
 
-from _fastpath.address cimport read_endpoint, write_address
+from _fastpath.address cimport ADDRESS_SIZE, read_address, read_endpoint, write_address
 from _fastpath.grammar cimport same_name
-from _fastpath.http1 cimport FIELD_FORWARDED, FIELD_X_FORWARDED_FOR, FIELD_X_REQUEST_ID, Field, Head, Span
+from _fastpath.http1 cimport (
+    FIELD_FORWARDED, FIELD_X_FORWARDED_FOR, FIELD_X_REQUEST_ID, MAX_FIELDS, Field, Head, ScanLimits, Span, scan_request,
+)
+from _fastpath.networks cimport Networks
 
 cdef enum:
     MAX_ID = 128                  # bytes of a request id that may stay
@@ -182,3 +185,27 @@ cdef bint is_sane_id(const unsigned char* data, const Head* head, uint32_t index
         if at != index and head.fields[at].known == FIELD_X_REQUEST_ID:
             return False
     return True
+
+
+def client_of(const unsigned char[::1] data, Networks trusted not None, str peer not None, uint32_t limit) -> str | None:
+    """Return whose request this is, which came from the trusted proxy `peer` (an address as text); None: it names nobody.
+
+    `data` begins with the request's head, of at most `limit` bytes. Nobody: also where the head is not whole, or malformed.
+    """
+    cdef unsigned char raw[ADDRESS_SIZE]
+    cdef Field fields[MAX_FIELDS]
+    cdef ScanLimits limits
+    cdef const char* reason = NULL
+    cdef uint32_t resume = 0
+    cdef Head head
+    cdef Claim claim
+    address = peer.partition("%")[0].encode()
+    limits.head = limits.uri = limit
+    limits.headers = MAX_FIELDS
+    head.fields = fields
+    if data.shape[0] == 0 or not read_address(address, len(address), raw):
+        return None
+    if scan_request(&data[0], data.shape[0], &limits, &resume, &head, &reason) <= 0:
+        return None
+    read_claim(&data[0], &head, trusted, raw, &claim)
+    return claim.address[:claim.address_size].decode("ascii") if claim.known else None

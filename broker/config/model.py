@@ -204,6 +204,10 @@ class RegistrationPort(Listen):
     """None unless the scheme is https."""
     name: str
     addresses: Addresses = Addresses()
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose word counts for whom they speak."""
+    proxy_protocol: bool = False
+    """Connections begin with a PROXY header."""
     auth: Literal["any", "token", "certificate", "both"] = "any"
     """What agents must prove themselves by, where there are users."""
     bearer: bool = True

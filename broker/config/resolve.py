@@ -128,6 +128,8 @@ def resolve_registration(draft: Draft, limits: Limits, timeouts: Timeouts) -> tu
             port=entry.listen.port,
             name=entry.name or f"registration-{draft.indexes['registration'][index] + 1}",
             addresses=resolve_addresses(entry),
+            trusted_proxies=resolve_proxies(draft, draft.path("registration", index), entry),
+            proxy_protocol=entry.proxy_protocol,
             auth=cast(Literal["any", "token", "certificate", "both"], entry.auth),
             bearer=entry.bearer,
             strangers=resolve_strangers(
@@ -176,7 +178,7 @@ def resolve_external(
         registration=paired(draft, index, entry, [port.name for port in registration]),
         service=entry.listen.service,
         addresses=resolve_addresses(entry),
-        trusted_proxies=resolve_proxies(draft, index, entry),
+        trusted_proxies=resolve_proxies(draft, draft.path("external", index), entry),
         proxy_protocol=entry.proxy_protocol,
         auth=resolve_auth(entry.auth),
         client_cert_fields=tuple(entry.client_cert_fields),
@@ -193,17 +195,19 @@ def resolve_auth(entry: AuthSection | None) -> Auth | None:
     return Auth(kinds=kinds, users=tuple(entry.users), pass_credentials=entry.pass_credentials)
 
 
-def resolve_proxies(draft: Draft, index: int, entry: ExternalSection) -> tuple[Network, ...]:
+def resolve_proxies(
+    draft: Draft, path: KeyPath, entry: ExternalSection | RegistrationSection
+) -> tuple[Network, ...]:
     """The proxies that are believed, where there is something to believe."""
     trusted = tuple(entry.trusted_proxies)
     if entry.proxy_protocol and not trusted:
         draft.wrong(
-            draft.path("external", index, "proxy_protocol"),
+            (*path, "proxy_protocol"),
             "needs trusted_proxies: whoever may send a PROXY header says who he is",
         )
     if trusted and not entry.proxy_protocol and entry.listen.scheme in ("tcp", "tls"):
         draft.wrong(
-            draft.path("external", index, "trusted_proxies"),
+            (*path, "trusted_proxies"),
             f"can tell a {entry.listen.scheme} port whose a connection is by PROXY headers only:"
             " add proxy_protocol: true",
         )

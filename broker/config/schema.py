@@ -244,13 +244,13 @@ class StrangersSection(Section):
 
 
 class RegistrationSection(Section):
-    LATER = frozenset({"trusted_proxies"})
-
     name: Name | None = None
     listen: Annotated[Listen, Written("URL", values.parse_registration)]
     tls: ServerTlsSection | None = None
     allow: Networks = []
     deny: Networks = []
+    trusted_proxies: Networks = []
+    proxy_protocol: Flag = False
     auth: Annotated[
         str,
         Written(

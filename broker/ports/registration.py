@@ -19,22 +19,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from _fastpath.forwarded import client_of
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
-from broker.identity.certificates import chain_of, is_revoked
-from broker.identity.login import Evidence
+from broker.identity.certificates import is_revoked
 from broker.identity.proof import NONCE, NONCE_SIZE, Binding, exporter_of
 from broker.observe.limited import Limiter
 from broker.ports.certificates import tls_of
-from broker.ports.penalties import Kind, Penalties, network_of
+from broker.ports.login import Login
+from broker.ports.penalties import Kind, Penalties
 from broker.ports.sockets import bound_url
 from broker.ports.strangers import Strangers
-from broker.services.compiled import admission_of
+from broker.services.compiled import admission_of, networks_of
 from broker.tls.files import read_crls
 from broker.tls.stream import TlsFailed, TlsStream
-from broker.tunnel.dialler import address_text
+from broker.tunnel.dialler import host_of
 from broker.tunnel.handshake import (
     HEAD_LIMIT,
     Acceptance,
@@ -84,41 +85,8 @@ def spread_ms(tunnels: int) -> int:
     return min(max(SPREAD_PER_TUNNEL_MS * tunnels, SPREAD_MS[0]), SPREAD_MS[1])
 
 
-class Login:
-    """One connection that has not logged in yet, or is being told why it may not."""
-
-    __slots__ = (
-        *("address", "binding", "claiming", "data", "gone", "host", "network", "refused", "sock", "spoke"),
-        *("timer", "tls"),
-    )
-
-    def __init__(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        self.sock = sock
-        self.host = address[0]
-        self.network = network_of(self.host)
-        self.address = address_text(address)
-        self.data = b""
-        self.spoke = False  # has sent something
-        self.refused = False
-        self.claiming = False  # other workers are asked
-        self.gone = False  # dropped, or handed over
-        self.timer: asyncio.TimerHandle | None = None
-        self.tls: TlsStream | None = None
-        self.binding: Binding | None = None  # what the proof of a token is bound to
-
-    def evidence(self, registration: Registration) -> Evidence:
-        """All that this connection and its registration prove, or claim to."""
-        chain = chain_of(self.tls.connection) if self.tls is not None else ()
-        return Evidence(registration.token, registration.proof, self.binding, chain)
-
-    def send(self, data: bytes) -> bool:
-        """Whether the kernel took all of it: a fresh connection takes these few bytes, or it is broken."""
-        if self.tls is not None:
-            data = self.tls.write(data)
-        try:
-            return self.sock.send(data) == len(data)
-        except OSError:
-            return False
+def turned_away(wait_s: float) -> Refusal:
+    return Refusal(429, "rate-limited", "Too many logins from this address have failed.", int(wait_s) + 1)
 
 
 class RegistrationPort:
@@ -137,6 +105,7 @@ class RegistrationPort:
         self.url = bound_url(config, sockets[0])
         self.tls = tls_of(config)
         self._admission = admission_of(config.addresses)
+        self._proxies = networks_of(config.trusted_proxies)
         self.registry = registry
         self.settings = settings
         self.accepted = 0
@@ -172,10 +141,10 @@ class RegistrationPort:
         self.penalties.settings = config.strangers.penalties
         self.settings = settings
         self._admission = admission_of(config.addresses)
+        self._proxies = networks_of(config.trusted_proxies)
         lists = [each for path in (config.tls.client_crl if config.tls else ()) for each in read_crls(path)]
         for member in self.registry.members():
-            host = member.address.rpartition(":")[0].strip("[]")
-            if not self._admits(host):
+            if not self._admits(host_of(member.address)):
                 member.link.close(CODE_FORBIDDEN, "this address is not allowed at the registration port")
             elif is_revoked(member.principal.chain, lists):
                 member.link.close(CODE_FORBIDDEN, "its certificate was revoked")
@@ -237,13 +206,19 @@ class RegistrationPort:
         sock.setblocking(False)
         self.accepted += 1
         login = Login(sock, address)
-        wait = self.penalties.wait(login.network)
+        login.greeting = self.config.proxy_protocol
+        login.by_proxy = self._is_proxy(login.host)
+        wait = 0.0 if login.by_proxy else self.penalties.wait(login.network)
         if wait:
             self._turn_away(login, wait)
-        elif self._admits(login.host):
+        elif login.by_proxy or (self._admits(login.host) and not login.greeting):
             self._begin(login)
         else:
+            login.greeting = False
             self._deny(login)
+
+    def _is_proxy(self, host: str) -> bool:
+        return self._proxies is not None and host in self._proxies
 
     def _admits(self, host: str) -> bool:
         return self._admission is None or host in self._admission
@@ -277,14 +252,13 @@ class RegistrationPort:
     def _turn_away(self, login: Login, wait: float) -> None:
         """At once and at the least cost: no TLS, and nothing is looked at."""
         self.turned_away += 1
-        refusal = Refusal(
-            429, "rate-limited", "Too many logins from this address have failed.", int(wait) + 1
-        )
         with login.sock as sock, suppress(OSError):
-            sock.send(refusal_bytes(refusal) if self.tls is None else TLS_ACCESS_DENIED)
+            sock.send(refusal_bytes(turned_away(wait)) if self.tls is None else TLS_ACCESS_DENIED)
             sock.recv(READ_SIZE)  # what lies unread at the end would destroy the answer
 
     def _punish(self, login: Login, kind: Kind) -> None:
+        if login.by_proxy:
+            return  # whoever it was: the proxy's address is that of all agents behind it
         wait = self.penalties.punish(login.network, kind)
         if wait:
             self._warn(
@@ -312,6 +286,10 @@ class RegistrationPort:
             self._strangers.speaks(login)
         if login.refused:
             return  # read and forgotten: closing with unread bytes would destroy our answer
+        if login.greeting:
+            chunk = self._greet(login, chunk)
+            if not chunk:
+                return
         if self.tls is not None:
             plain = self._decrypt(login, chunk)
             if not plain:
@@ -330,6 +308,42 @@ class RegistrationPort:
             self._advance(login)
         except Refusal as refusal:
             self._refuse(login, refusal)
+
+    def _greet(self, login: Login, chunk: bytes) -> bytes:
+        """What follows the PROXY header; b"" where nothing does (yet), or the connection was dropped."""
+        try:
+            found = login.read_greeting(chunk)
+        except ValueError:
+            self.refusals["bad-request"] += 1
+            line = f"registration port {self.name}: {login.address} does not begin with a PROXY header; closed"
+            self._warn((login.network, "greeting"), line)
+            self._drop(login)
+            return b""
+        if found is None:
+            return b""
+        rest, client = found
+        try:
+            self._judge(login, client)
+        except Refusal as refusal:
+            self._refuse(login, refusal, b"" if self.tls is None else TLS_ACCESS_DENIED)
+        return b"" if login.gone or login.refused else rest
+
+    def _judge(self, login: Login, client: tuple[str, int] | None) -> None:
+        """A trusted proxy has told whose it is (None: the proxy's own): the same is asked as at a direct one."""
+        if client is not None:
+            self._strangers.leave(login)
+            login.place(*client)
+            login.by_proxy = self._is_proxy(login.host)
+            crowded = self._strangers.enter(login)
+            self._strangers.speaks(login)
+            if crowded is not None:
+                self._crowd_out(crowded)
+        wait = 0.0 if login.by_proxy else self.penalties.wait(login.network)
+        if wait:
+            self.turned_away += 1
+            raise turned_away(wait)
+        if not self._admits(login.host):
+            raise NOT_ALLOWED
 
     def _decrypt(self, login: Login, chunk: bytes) -> bytes:
         """The plaintext that has come; b"" where there is none (yet), or the connection was dropped."""
@@ -377,6 +391,9 @@ class RegistrationPort:
         if read is None:
             return
         registration, size = read
+        if login.by_proxy and self._proxies is not None:
+            client = client_of(login.data, self._proxies, login.host, HEAD_LIMIT)
+            self._judge(login, (client, 0) if client is not None else None)
         if login.tls is not None and login.binding is None:
             login.binding = exporter_of(login.tls.connection)
         if registration is None:
@@ -490,7 +507,8 @@ class RegistrationPort:
             return
         self._refuse(login, Refusal(408, "request-timeout", "The registration took too long to arrive."))
 
-    def _refuse(self, login: Login, refusal: Refusal) -> None:
+    def _refuse(self, login: Login, refusal: Refusal, answer: bytes = b"") -> None:
+        """`answer`: what is sent in place of an HTTP response."""
         self.refusals[refusal.code] += 1
         if refusal.code in BROKEN:
             self._punish(login, "broken")
@@ -498,7 +516,7 @@ class RegistrationPort:
             (login.network, refusal.code),
             f"registration port {self.name} refused {login.address}: {refusal.code}: {refusal.sentence}",
         )
-        self._end(login, refusal_bytes(refusal))
+        self._end(login, answer or refusal_bytes(refusal))
 
     def _end(self, login: Login, answer: bytes) -> None:
         """The last that the connection is told."""

@@ -79,7 +79,7 @@ WORDS = {
     "alert unsupported certificate": "the other side says that our certificate is not for this use",
     "peer did not return a certificate": "the other side showed no certificate",
     "alert protocol version": "no TLS version is common to both sides",
-    "alert access denied": "the other side refuses this address for a while: too many logins have failed",
+    "alert access denied": "the other side refuses this address: too many logins have failed, or it is not allowed there",
     "unsupported protocol": "no TLS version is common to both sides",
     "no shared cipher": "no cipher is common to both sides",
     "no suitable key share": "no group for the key exchange is common to both sides",

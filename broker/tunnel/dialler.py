@@ -364,7 +364,15 @@ def address_text(address: tuple[str, int] | tuple[str, int, int, int] | str) -> 
     if isinstance(address, str):
         return address or "unix"
     host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if port else shown
+
+
+def host_of(address: str) -> str:
+    """The host in what `address_text` has made."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0]
 
 
 def refused_by(error: Refusal) -> DialError:

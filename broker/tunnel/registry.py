@@ -22,6 +22,7 @@ from broker.identity.login import Denied, Evidence, Wants, log_in, still_enough
 from broker.identity.patterns import may_announce, may_split
 from broker.identity.users import Principal, Users
 from broker.observe.totals import AgentTotals
+from broker.tunnel.dialler import host_of
 from broker.tunnel.directory import Cut, Directory
 from broker.tunnel.handshake import Refusal, Registration
 from broker.tunnel.ledger import Arbiter, Claim, MemberKey, Verdict, numbers
@@ -179,7 +180,7 @@ class Registry:
             self.arbiter.left(self.name, member.key, member.claimed)
 
     def _claim_of(self, member: Member, services: Iterable[Match]) -> Claim:
-        host = member.address.rpartition(":")[0].strip("[]")
+        host = host_of(member.address)
         tunnels = member.principal.rights.tunnels
         return Claim(self.name, member.key, host, tuple(services), tunnels, self._max_tunnels)
 
