@@ -45,7 +45,7 @@ class Login:
         self.address = address_text((host, port))
 
     def read_greeting(self, chunk: bytes) -> tuple[bytes, tuple[str, int] | None] | None:
-        """What follows the PROXY header, and whom it names; None: it is not whole yet. ValueError: it is none."""
+        """What follows the PROXY header, and whom it names; None: it is not whole. ValueError: it is none."""
         self.data += chunk
         header = read_proxy(self.data)
         if header is None:

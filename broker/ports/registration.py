@@ -315,7 +315,9 @@ class RegistrationPort:
             found = login.read_greeting(chunk)
         except ValueError:
             self.refusals["bad-request"] += 1
-            line = f"registration port {self.name}: {login.address} does not begin with a PROXY header; closed"
+            line = (
+                f"registration port {self.name}: {login.address} does not begin with a PROXY header; closed"
+            )
             self._warn((login.network, "greeting"), line)
             self._drop(login)
             return b""
@@ -329,7 +331,7 @@ class RegistrationPort:
         return b"" if login.gone or login.refused else rest
 
     def _judge(self, login: Login, client: tuple[str, int] | None) -> None:
-        """A trusted proxy has told whose it is (None: the proxy's own): the same is asked as at a direct one."""
+        """Ask of whom a trusted proxy has named (None: itself) what is asked of a direct peer."""
         if client is not None:
             self._strangers.leave(login)
             login.place(*client)

@@ -9,7 +9,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from broker.tls.files import Expiry, expiry_of, read_own, use_certificate
-from broker.tls.profile import PROTOCOL, new_context, set_ciphers
+from broker.tls.profile import PROTOCOL, expect_name, new_context, set_ciphers
 from broker.tls.settings import ClientTls
 from broker.tls.trust import believe
 
@@ -25,7 +25,8 @@ class ClientContext:
         set_ciphers(context, None)
         context.set_alpn_protos([PROTOCOL])
         if settings.verify:
-            self.expiries += believe(context, settings.ca, settings.crl, SSL.VERIFY_PEER)
+            self.expiries += believe(context, settings.ca, settings.crl, SSL.VERIFY_PEER, self._host)
+            expect_name(context, self._host, self._address)
         if settings.certificate is not None:
             own = settings.certificate
             self.expiries.append(expiry_of(own.cert, read_own(own.cert)))
@@ -39,12 +40,12 @@ class ClientContext:
         return connection
 
     @property
-    def _address(self) -> bool:
+    def _address(self) -> bytes:
+        """Packed; b"" where the host is a name."""
         try:
-            ipaddress.ip_address(self._host)
+            return ipaddress.ip_address(self._host).packed
         except ValueError:
-            return False
-        return True
+            return b""
 
     def verify(self, connection: SSL.Connection) -> None:
         """After the handshake: the certificate must be that of the host (RFC 9525). Raises ValueError."""
@@ -56,7 +57,7 @@ class ClientContext:
             else:
                 verify_hostname(connection, self._host)
         except (VerificationError, CertificateError):
-            raise ValueError(f"its certificate is valid, but not for {self._host}") from None
+            raise ValueError(f"the certificate is valid, but not for {self._host}") from None
 
 
 def check_client(settings: ClientTls) -> tuple[list[str], list[str]]:

@@ -37,6 +37,9 @@ class Expiry:
     def warning(self, now: datetime | None = None) -> str:
         """One sentence; "" while there is time. Short-lived ones are given a third of their life."""
         now = now or datetime.now(UTC)
+        if now < self.since:
+            since = f"{self.since:%Y-%m-%d %H:%M} UTC"
+            return f"the {self.kind} {self.path} is not valid before {since}; is this machine's clock right?"
         early = min(30 * DAY if self.kind == "certificate" else DAY, (self.until - self.since) / 3)
         if self.until - now >= early:
             return ""

@@ -23,6 +23,8 @@ PROTOCOL = b"http/1.1"
 # pyOpenSSL's set_tmp_ecdh takes one curve. The library's own function takes a list; cryptography has bound it
 # under its older name. None: not reachable, and then the library's groups hold.
 _set_groups: Any = getattr(_util.lib, "SSL_CTX_set1_curves_list", None)
+NO_COMMON_NAME = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+NO_PARTIAL_WILDCARDS = 0x4  # X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 can_choose_groups = _set_groups is not None and hasattr(SSL.Context(SSL.TLS_METHOD), "_context")
 
 
@@ -52,6 +54,25 @@ def set_groups(context: SSL.Context, groups: str | None) -> None:
     elif can_choose_groups:
         # A group that this version of OpenSSL lacks makes it refuse the whole list.
         _accepts(context, ":".join(GROUPS)) or _accepts(context, ":".join(GROUPS[1:]))
+
+
+def expect_name(context: Any, name: str, address: bytes) -> None:
+    """Let the handshake fail where the peer's certificate is for another name (or packed address).
+
+    So the peer is told, by an alert. Where these functions can't be reached it is not: whoever needs
+    the name to be right looks at it after the handshake.
+    """
+    lib = _util.lib
+    try:
+        param = lib.SSL_CTX_get0_param(context._context)
+        lib.X509_VERIFY_PARAM_set_hostflags(param, NO_COMMON_NAME | NO_PARTIAL_WILDCARDS)
+        if address:
+            lib.X509_VERIFY_PARAM_set1_ip(param, address, len(address))
+        else:
+            text = name.rstrip(".").encode("idna")
+            lib.X509_VERIFY_PARAM_set1_host(param, text, len(text))
+    except (AttributeError, UnicodeError):
+        return
 
 
 def _accepts(context: Any, groups: str) -> bool:

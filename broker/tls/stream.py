@@ -75,11 +75,13 @@ WORDS = {
     "alert certificate expired": "the other side says that our certificate has expired",
     "alert certificate revoked": "the other side says that our certificate has been revoked",
     "alert certificate unknown": "the other side does not accept our certificate",
-    "alert bad certificate": "the other side does not accept our certificate",
+    "alert bad certificate": "the other side does not accept our certificate: it may be for another name,"
+    " not valid yet, or its key too weak",
     "alert unsupported certificate": "the other side says that our certificate is not for this use",
     "peer did not return a certificate": "the other side showed no certificate",
     "alert protocol version": "no TLS version is common to both sides",
-    "alert access denied": "the other side refuses this address: too many logins have failed, or it is not allowed there",
+    "alert access denied": "the other side refuses this address: too many logins have failed,"
+    " or it is not allowed there",
     "unsupported protocol": "no TLS version is common to both sides",
     "no shared cipher": "no cipher is common to both sides",
     "no suitable key share": "no group for the key exchange is common to both sides",

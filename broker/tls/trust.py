@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from OpenSSL import SSL, crypto
 from broker.tls.files import Expiry, expiry_of_crl, read_crls
 
 NO_CRL = 3  # X509_V_ERR_UNABLE_TO_GET_CRL
+OTHER_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 UNKNOWN = "the certificate is not trusted: no known CA signed it"
 FAILURES = {
     NO_CRL: "there is no revocation list of the CA of the certificate",
@@ -32,10 +34,13 @@ FAILURES = {
 }
 
 
-def believe(context: SSL.Context, ca: Path | None, crls: Iterable[Path], mode: int) -> list[Expiry]:
+def believe(
+    context: SSL.Context, ca: Path | None, crls: Iterable[Path], mode: int, host: str = ""
+) -> list[Expiry]:
     """Trust certificates that these CAs (None: those of the system) have signed and not revoked.
 
-    With lists, a certificate without one of its CA is refused. ValueError: a file can't be used.
+    With lists, a certificate without one of its CA is refused. `host`: what was dialled, for messages.
+    ValueError: a file can't be used.
     """
     if ca is None:
         context.set_default_verify_paths()
@@ -44,7 +49,7 @@ def believe(context: SSL.Context, ca: Path | None, crls: Iterable[Path], mode: i
             context.load_verify_locations(str(ca))
         except SSL.Error:
             raise ValueError(f"{ca} holds no CA certificates in PEM form") from None
-    context.set_verify(mode, judge)
+    context.set_verify(mode, functools.partial(judge, host=host))
     return add_crls(context, crls)
 
 
@@ -61,11 +66,16 @@ def add_crls(context: SSL.Context, paths: Iterable[Path]) -> list[Expiry]:
     return [each for each in expiries if each is not None]
 
 
-def judge(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
+def judge(
+    connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int, *, host: str
+) -> bool:
     """OpenSSL's verdict, remembered in words. Of CAs a list is used where there is one."""
     if good or (error == NO_CRL and depth > 0):
         return True
-    words = FAILURES.get(error, f"the certificate can't be verified (OpenSSL's error {error})")
+    if error in OTHER_NAME:
+        words = f"the certificate is valid, but not for {host}"
+    else:
+        words = FAILURES.get(error, f"the certificate can't be verified (OpenSSL's error {error})")
     connection.set_app_data(f"{words} ({name_of(certificate)})")
     return False
 

@@ -89,7 +89,10 @@ def test_what_an_agent_does_not_believe(
     refused_because(system, "the certificate is not trusted")
     other = dmz_node(world, authority.issue("other.example", days=90))
     misnamed, _ = agent_node(world, other, {"ca": str(authority.ca)}, ready=False)
-    refused_because(misnamed, "its certificate is valid, but not for localhost")
+    refused_because(misnamed, "the certificate is valid, but not for localhost (other.example)")
+    other.process.wait_for_line(
+        "failed: the other side does not accept our certificate: it may be for another name"
+    )
     assert not dmz.status()["tunnels"] and not other.status()["tunnels"]
 
 

@@ -46,16 +46,29 @@ class Authority:
         self.ca = directory / f"{name.replace(' ', '-')}.pem"
         self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, *names: str, days: float = 30, key: Key | None = None, subject: str = "") -> Files:
-        """A certificate for these DNS names (none: for a client); `days` below 0: expired."""
+    def issue(
+        self,
+        *names: str,
+        days: float = 30,
+        key: Key | None = None,
+        subject: str = "",
+        since: float = -60,
+        usage: x509.ObjectIdentifier | None = None,
+    ) -> Files:
+        """A certificate for these DNS names (none: for a client); `days` below 0: expired.
+
+        `since` above 0: not valid yet.
+        """
         key = key or ec.generate_private_key(ec.SECP256R1())
         extensions: list[tuple[x509.ExtensionType, bool]] = [
             (x509.BasicConstraints(ca=False, path_length=None), True)
         ]
         if names:
             extensions.append((x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False))
+        if usage is not None:
+            extensions.append((x509.ExtendedKeyUsage([usage]), False))
         common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or (names or ("client",))[0])])
-        certificate = self._sign(common, key, extensions, datetime.now(UTC) + days * DAY)
+        certificate = self._sign(common, key, extensions, datetime.now(UTC) + days * DAY, since)
         self._count += 1
         files = Files(self.directory / f"{self._count}.crt", self.directory / f"{self._count}.key")
         files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -115,6 +128,7 @@ class Authority:
         key: Key,
         extensions: list[tuple[x509.ExtensionType, bool]],
         until: datetime,
+        since: float = -60,
     ) -> x509.Certificate:
         builder = (
             x509.CertificateBuilder()
@@ -122,7 +136,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime.now(UTC) - 60 * DAY)
+            .not_valid_before(datetime.now(UTC) + since * DAY)
             .not_valid_after(until)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(

@@ -38,6 +38,7 @@ def expiry(kind: str, life: float, left: float) -> Expiry:
         ("revocation list", 30, 0.5, "must be replaced by"),
         ("revocation list", 30, -1, "makes every certificate of its CA invalid"),
         ("OCSP response", 7, -1, "it is not stapled"),
+        ("certificate", 365, 366, "the certificate file is not valid before 2026-06-02 00:00 UTC"),
     ],
 )
 def test_when_expiry_is_told(kind: str, life: float, left: float, words: str) -> None:
