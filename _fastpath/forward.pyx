@@ -9,7 +9,7 @@ Decisions:
 * The version is HTTP/1.1 whatever the sender's was (RFC 9110 2.5). A request in HTTP/1.0 without a Host
   stays HTTP/1.0: there is no host to write. Expect from HTTP/1.0 is not forwarded (RFC 9110 10.1.1).
 * Fields that only nodes may set (Broker-*, Client-Cert and kin) never cross from a client, Broker-* never from an
-  upstream; neither do their look-alikes with '_'. X-Forwarded-*, X-Real-IP and Forwarded of a client that is not trusted
+  upstream or a tunnel: to clients only the node that they talk to says it. Neither do their look-alikes with '_'. X-Forwarded-*, X-Real-IP and Forwarded of a client that is not trusted
   are removed. Of a trusted one they stay as far as they are believed (forwarded.pxd); our hop is appended to X-Forwarded-For and
   Forwarded, and X-Forwarded-Proto and -Host are written where they are missing: the first proxy knows best.
 * X-Request-Id stays where it is one field of at most 128 letters, digits and -._~:/+=@, whoever sent it; else it is made anew.
@@ -375,7 +375,9 @@ cdef bint reply_field(Writer* writer, const Reply* reply, uint32_t index) noexce
             put_coding(writer, field)
     elif field.known == FIELD_UPGRADE and reply.upgrade:
         put_field(writer, field)
-    elif field.hop or (field.known == FIELD_TRAILER and reply.minor == 0):
+    elif field.hop or field.known == FIELD_BROKER or field.known == FIELD_LOOKALIKE:
+        pass
+    elif field.known == FIELD_TRAILER and reply.minor == 0:
         pass
     elif field.known == FIELD_VIA and reply.via_size and is_last(head, index):
         begin_list(writer, field)
@@ -405,7 +407,7 @@ cdef Py_ssize_t write_reply(const unsigned char* data, const Head* head, const R
     cdef const Field* field
     cdef uint32_t at, stop
     cdef bint via_written = False
-    cdef uint64_t touched = <uint64_t>1 << FIELD_VIA
+    cdef uint64_t touched = <uint64_t>1 << FIELD_VIA | <uint64_t>1 << FIELD_BROKER | <uint64_t>1 << FIELD_LOOKALIKE
     if reply.minor == 0:
         touched |= <uint64_t>1 << FIELD_TRAILER
     open_writer(&writer, data, head, out, capacity)

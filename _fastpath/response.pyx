@@ -8,8 +8,8 @@ cimport cython
 from _fastpath.end cimport CODE_OVERLOADED, CODE_UPSTREAM_PROTOCOL, HEAD_END, HEAD_INTERIM, SENT
 from _fastpath.forward cimport Reply, write_reply
 from _fastpath.http1 cimport (
-    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, MAX_CANONICAL_HEAD, MAX_FIELDS, MAX_INTERIM, Field, Head,
-    ScanLimits, chunk_size_line, scan_response, trailers_canonical,
+    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, FIELD_BROKER, FIELD_LOOKALIKE, MAX_CANONICAL_HEAD, MAX_FIELDS,
+    MAX_INTERIM, Field, Head, ScanLimits, chunk_size_line, scan_response, trailers_canonical,
 )
 from _fastpath.pace cimport pace_stop
 from _fastpath.request cimport CLIENT_RUNNING
@@ -144,7 +144,7 @@ cdef class ResponseWriter(RequestReader):
     cdef void send_interim(self, const unsigned char* data, const Head* head) noexcept:
         cdef uint32_t at
         for at in range(head.field_count):
-            if head.fields[at].hop:
+            if head.fields[at].hop or head.fields[at].known == FIELD_BROKER or head.fields[at].known == FIELD_LOOKALIKE:
                 self.fail(CODE_UPSTREAM_PROTOCOL, SENT)       # canonical heads have none (docs/protocol.md)
                 return
         if head.status >= 200 or head.status == 101 or head.size > MAX_INTERIM - self.interim_size:

@@ -34,6 +34,9 @@ cdef class TcpEnd(Connection):
     cdef uint8_t counted          # dialled: in the numbers of what is under way
     cdef bytes tunnel             # label of the one that it goes through, or None
     cdef uint64_t begun_us, routed_us, joined_us, seen_in, seen_out
+    cdef uint64_t moved_ms        # accepted: when bytes moved last, in either direction
+    cdef uint64_t total_deadline_ms           # accepted: 0 where there is none
+    cdef uint64_t read_mark       # accepted: bytes that the client had acknowledged at the last look
     cdef uint16_t failure
     cdef uint8_t delivery, in_flight
 
@@ -45,6 +48,9 @@ cdef class TcpEnd(Connection):
     cdef void drop_hello(self) noexcept
     cdef void refuse_hello(self) noexcept     # tells a TLS client why nobody answers
     cdef bint pump(self) noexcept
+    cdef void watch(self) noexcept            # accepted: arms the next deadline of what runs
+    cdef void expired(self) noexcept
+    cdef void give_up(self, const char* reason) noexcept  # ... with a reason for the access log
     cdef void connected(self) noexcept
     cdef bint next_address(self) noexcept
     cdef void count(self) noexcept

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 
 cimport cython
 from _fastpath cimport net
@@ -11,6 +11,7 @@ from _fastpath.connection cimport PORT_TLS, Port
 from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
     CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
+    CODE_UPSTREAM_TIMEOUT,
     HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, settle, tunnel_label
@@ -19,7 +20,7 @@ from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
 from _fastpath.meta cimport META_SIZE, read_meta, write_meta
 from _fastpath.proxy cimport PROXY_WRITTEN, ProxyHeader, looks_proxied, write_proxy
 from _fastpath.reactor cimport READ_SIZE, PyObject
-from _fastpath.record cimport NEVER, Record, since, text_of
+from _fastpath.record cimport NEVER, Journal, Record, since, text_of
 from _fastpath.route cimport Target
 from _fastpath.socket cimport RECV_AGAIN, address_text, connect_error, uncork
 
@@ -160,7 +161,9 @@ cdef class TcpEnd(Connection):
             self.joined_us = self.reactor.now_us
             self.tunnel = tunnel_label(self.peer)
             self.delivery = MAYBE_SENT
-            self.reactor.arm(self, self.settings.total_timeout)
+            self.moved_ms = self.reactor.now_ms
+            self.total_deadline_ms = self.moved_ms + self.settings.total_timeout if self.settings.total_timeout else 0
+            self.watch()
             if self.hello_size > self.peer.room():
                 self.fail(CODE_OVERLOADED, NEVER_SENT)
                 return
@@ -203,7 +206,7 @@ cdef class TcpEnd(Connection):
         self.joined_us = self.reactor.now_us
         self.service.connects += 1
         self.service.succeeded(self.backend)
-        self.reactor.arm(self, self.settings.total_timeout)
+        self.reactor.arm(self, 0)     # from here on the clocks are those of the ingress: a TcpEnd, or a stream's guard
         if self.out.size > 0:
             self.flush()
         elif self.shut_wanted:
@@ -306,6 +309,7 @@ cdef class TcpEnd(Connection):
         count = self.receive(memory, capacity)
         if count > 0:
             self.seen_in += <uint64_t>count
+            self.moved_ms = self.reactor.now_ms
         if direct:
             self.peer.commit(<size_t>count if count > 0 else 0, count == 0)
         elif count > 0:
@@ -319,6 +323,9 @@ cdef class TcpEnd(Connection):
         elif count < 0 and count != RECV_AGAIN:
             self.fail(CODE_CANCEL if not self.dialled else CODE_UPSTREAM_PROTOCOL, MAYBE_SENT)
         return count > 0
+
+    cdef void consumed(self, size_t size) noexcept:
+        self.moved_ms = self.reactor.now_ms
 
     cdef void on_room(self) noexcept:
         self.reactor.queue_ready(self)
@@ -346,6 +353,7 @@ cdef class TcpEnd(Connection):
         if size:
             self.seen_out += size
             self.unreported += size
+            self.moved_ms = self.reactor.now_ms
             self.write(data, size)
         if end:
             self.take_end(NULL, 0)
@@ -369,6 +377,7 @@ cdef class TcpEnd(Connection):
 
     cdef void on_sent(self) noexcept:
         # A direction that has ended is done when the kernel has all of it.
+        self.moved_ms = self.reactor.now_ms
         if self.write_ended:
             self.finish_if_over()
 
@@ -380,11 +389,41 @@ cdef class TcpEnd(Connection):
         self.reactor.arm(self, self.settings.idle_timeout)
         self.close_gracefully()
 
+    cdef void watch(self) noexcept:
+        cdef uint64_t now = self.reactor.now_ms
+        cdef uint64_t first = self.moved_ms + self.settings.idle_timeout
+        if self.total_deadline_ms and self.total_deadline_ms < first:
+            first = self.total_deadline_ms
+        self.reactor.arm(self, first - now if first > now else 1)
+
+    cdef void expired(self) noexcept:
+        # One direction may have ended long ago: bytes in the other one keep the connection.
+        cdef uint64_t now = self.reactor.now_ms
+        cdef uint64_t taken = self.acknowledged()
+        if self.total_deadline_ms and now >= self.total_deadline_ms:
+            self.give_up(b"the connection took too long")
+            return
+        if taken != self.read_mark and taken != self.bytes_out:
+            self.moved_ms = now   # its host takes what the kernel holds for it, however slowly
+        self.read_mark = taken
+        if now >= self.moved_ms + self.settings.idle_timeout:
+            self.give_up(b"nothing was said for too long")
+        else:
+            self.watch()
+
+    cdef void give_up(self, const char* reason) noexcept:
+        cdef Journal journal = self.listener.meters.journal
+        journal.because(<const unsigned char*>reason, strlen(reason))
+        self.fail(CODE_UPSTREAM_TIMEOUT, MAYBE_SENT)
+        journal.because(NULL, 0)
+
     cdef void on_deadline(self) noexcept:
         if self.state == TCP_CONNECTING:
             self.service.unreachable(self.backend)
             if not self.next_address():
                 self.fail(CODE_UNREACHABLE, NEVER_SENT)
+        elif self.state == TCP_RUNNING and not self.dialled and self.peer is not None:
+            self.expired()
         else:
             if self.greeting:
                 self.listener.denied += 1

@@ -51,5 +51,5 @@ cdef class Tunnel(SessionOwner):
     cdef void tell_parting(self) noexcept
     cdef int join_http(self, Stream stream, const unsigned char** head, size_t* size, uint32_t* flags) noexcept
     cdef bint strip(self, Head* head, bint upgrade, bint identity, const unsigned char** data, size_t* size) noexcept
-    cdef bint guard(self, Stream stream, Settings settings, const Head* head) noexcept
+    cdef bint guard(self, Stream stream, Settings settings, const Head* head, bint switching) noexcept
     cdef int join_tcp(self, Stream stream, const unsigned char* name, size_t size) noexcept

@@ -451,9 +451,9 @@ cdef class Tunnel(SessionOwner):
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
         if isinstance(found, Pool):
-            if not self.guard(stream, (<Pool>found).settings, &head):
-                return CODE_BODY_TOO_LARGE
             upgrade = head.upgrade and not offered(data, &head, (<Pool>found).settings.upgrades).size
+            if not self.guard(stream, (<Pool>found).settings, &head, head.upgrade and not upgrade):
+                return CODE_BODY_TOO_LARGE
             if (upgrade or (<Pool>found).distrusts) and not self.strip(&head, upgrade, (<Pool>found).distrusts, message, size):
                 return CODE_OVERLOADED
             if upgrade:
@@ -479,18 +479,18 @@ cdef class Tunnel(SessionOwner):
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
         if isinstance(found, Pool):
-            self.guard(stream, (<Pool>found).settings, NULL)
+            self.guard(stream, (<Pool>found).settings, NULL, False)
         return (<Egress>found).join(stream, NULL)
 
-    cdef bint guard(self, Stream stream, Settings settings, const Head* head) noexcept:
-        # Hold the stream to the limits of the service here, whatever the peer holds it to. False: it is over them.
-        cdef bint opaque = head == NULL or head.upgrade
-        # What asks for another protocol is timed by the upstream connection, until and after its 101.
-        if head == NULL or not head.upgrade:
-            if settings.total_timeout:
-                stream.guard.late_us = self.reactor.now_us + settings.total_timeout * 1000
-            stream.guard.idle_us = settings.stream_idle * 1000
-        if opaque:
+    cdef bint guard(self, Stream stream, Settings settings, const Head* head, bint switching) noexcept:
+        # Hold the stream to the limits of the service here, whatever the peer holds it to. False: it is over them. What asks for
+        # another protocol (`switching`) is timed by the upstream connection, until and after its 101.
+        if switching:
+            return True
+        if settings.total_timeout:
+            stream.guard.late_us = self.reactor.now_us + settings.total_timeout * 1000
+        stream.guard.idle_us = settings.stream_idle * 1000
+        if head == NULL:
             return True
         stream.guard.body_left = settings.body
         return head.framing != BODY_LENGTH or head.content_length <= settings.body

@@ -28,7 +28,10 @@ cdef class Upstream(ReplyReader):
     cdef uint16_t failure         # Code; 0: none
     cdef uint8_t again_safe       # `held` is all of a request that may be sent again
     cdef uint8_t delivery, tries
-    cdef uint64_t total_deadline_ms           # of the exchange; 0: none
+    # Of the exchange; 0: none. The ingress has a clock of its own, a Client or a stream's guard, which also holds when this End is
+    # done and the rest of the response is not taken. This one is to the millisecond, knows how far the request came, and is the only one
+    # for an upgrade that nobody answers.
+    cdef uint64_t total_deadline_ms
     cdef uint8_t state
     cdef uint8_t reused           # not the connection's first request
     cdef uint8_t idempotent, request_framing, request_done

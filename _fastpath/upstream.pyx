@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset, strlen
 cimport cython
 from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
-    CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE,
+    CODE_CANCEL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE,
     CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
     HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
 )
@@ -316,6 +316,9 @@ cdef class Upstream(ReplyReader):
     cdef void take_reset(self, uint16_t code, uint8_t delivery,
                          const unsigned char* reason, size_t reason_size) noexcept:
         # The ingress has lost interest, or is lost: the rest of this response is of no use.
+        self.failure = code
+        self.reason.data = reason
+        self.reason.size = <uint32_t>reason_size
         detach(self)
         if self.upgraded:
             self.settle(False)
@@ -332,6 +335,7 @@ cdef class Upstream(ReplyReader):
         # The upstream has the request and may go on working. It is told that nobody waits (half-close), and counts as busy until
         # it answers or hangs up: a client that asks and cancels cannot raise what it has to do at once (CVE-2023-44487).
         self.state = UPSTREAM_CANCELLED
+        self.reason.size = 0      # it was lent for the call only
         self.clear()
         self.end_writing()
         if self.fd >= 0:
@@ -392,9 +396,6 @@ cdef class Upstream(ReplyReader):
             self.unreported += size
             if self.upgraded:
                 self.reactor.arm(self, self.service.settings.upgraded_timeout)
-            elif self.request_seen > self.service.settings.body:
-                self.fail(CODE_BODY_TOO_LARGE, MAYBE_SENT, b"the request's body is larger than the limit")
-                return
             if self.request_framing == BODY_CHUNKED:
                 line = self.reactor.borrow(20)
                 if line == NULL:

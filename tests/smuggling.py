@@ -222,6 +222,14 @@ odd(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nU
 odd(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     "h2c smuggling without settings", ("GET /first", 0))
 odd(b"GET /first HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n", "Upgrade without Connection", ("GET /first", 0))
+odd(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: H2C\r\nHTTP2-Settings: AA\r\n\r\n",
+    "h2c in capitals, settings that Connection does not name", ("GET /first", 0))
+odd(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings, HTTP2-Settings\r\nUpgrade: h2c\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AA\r\nHTTP2-Settings: BB\r\n\r\n", "h2c and its settings twice", ("GET /first", 0))
+odd(HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nContent-Length: " + SIZE + b"\r\n\r\n" + INNER,
+    "h2c with a body", ("POST /first", len(INNER)))
+odd(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2, h2c-14, TLS/1.2, HTTP/2.0, h2c\r\n\r\n",
+    "h2c among others", ("GET /first", 0))
 odd(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: \"websocket\r\n\r\n" + FIRST,
     "an Upgrade that is no token", ("GET /first", 0), ("GET /first", 0))
 odd(b"POST /first HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: " + SIZE + b"\r\n\r\n" + INNER,

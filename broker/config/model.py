@@ -20,7 +20,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from broker.tls.settings import ClientTls, ServerTls
 
@@ -87,6 +87,9 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Milliseconds."""
+
+    TCP_IDLE: ClassVar[int] = 3_600_000
+    """The default of `idle` on tcp and tls ports: connections of databases rest for long, and nobody asks twice."""
 
     head: int = 10_000
     idle: int = 75_000

@@ -184,8 +184,15 @@ def resolve_external(
         client_cert_fields=tuple(entry.client_cert_fields),
         upgrades=tuple(entry.upgrades),
         limits=limits.with_own(entry.limits.own()),
-        timeouts=timeouts.with_own(entry.timeouts.own()),
+        timeouts=resolve_timeouts(draft, entry, timeouts),
     )
+
+
+def resolve_timeouts(draft: Draft, entry: ExternalSection, timeouts: Timeouts) -> Timeouts:
+    """Of an external port. Its connections may rest as long as is written anywhere, else as its protocol is used to."""
+    if entry.listen.scheme in ("tcp", "tls") and "idle" not in draft.file.timeouts.own():
+        timeouts = replace(timeouts, idle=Timeouts.TCP_IDLE)
+    return timeouts.with_own(entry.timeouts.own())
 
 
 def resolve_auth(entry: AuthSection | None) -> Auth | None:

@@ -132,6 +132,8 @@ REFUSED: list[tuple[str, Answering]] = [
      replies((b"HTTP/1.1 103 x\r\nConnection: close\r\n\r\n", b"", INTERIM), (LENGTH, b"real", END))),
     ("a hop-by-hop field that Connection names in an interim answer",
      replies((b"HTTP/1.1 103 x\r\nConnection: X\r\nX: a\r\n\r\n", b"", INTERIM), (LENGTH, b"real", END))),
+    ("a Broker-Error in an interim answer",
+     replies((b"HTTP/1.1 103 x\r\nBroker-Error: no-agent\r\n\r\n", b"", INTERIM), (LENGTH, b"real", END))),
     ("two interim heads in one", replies(((INTERIM_HEAD % b"a") * 2, b"", INTERIM), (LENGTH, b"real", END))),
     ("a flood of interim answers",
      lambda agent, stream: agent.send(frame(REPLY, stream, reply_payload(INTERIM_HEAD % (b"a" * 500)), INTERIM) * 2000)),
@@ -144,6 +146,7 @@ CUT: list[tuple[str, Answering]] = [
     ("trailers with an answer behind them",
      then(CHUNKED, (DATA, b"real", 0), (TRAILERS, b"X: a\r\n\r\n" + FORGED + b"\r\n", 0))),
     ("trailers that frame", then(CHUNKED, (DATA, b"real", 0), (TRAILERS, b"Content-Length: 9\r\n", 0))),
+    ("trailers that speak for the node", then(CHUNKED, (DATA, b"real", 0), (TRAILERS, b"Broker-Error: x\r\n", 0))),
     ("trailers with bare LF", then(CHUNKED, (DATA, b"real", 0), (TRAILERS, b"X: a\nY: b\r\n", 0))),
     ("trailers without a line end", then(CHUNKED, (DATA, b"real", 0), (TRAILERS, b"X: a", 0))),
     ("a body of 204", then(b"HTTP/1.1 204 No Content\r\n\r\n", (DATA, FORGED, END))),
@@ -194,6 +197,14 @@ def test_fields_that_do_not_cross(dmz: Pair) -> None:
     lines = b"Connection: X-Own\r\nX-Own: a\r\nKeep-Alive: x\r\n"
     response, rest = ask(dmz, replies((OK + lines + b"Content-Length: 4\r\n\r\n", b"real", END)))
     assert response is not None and response.body == b"real" and not rest
+    assert [name for name, _ in response.headers.fields] == ["Content-Length", "Via"]
+
+
+def test_what_a_client_is_told_of_delivery_is_the_node_s_word(dmz: Pair) -> None:
+    """An agent that says `never-sent` makes clients send again what was done: nothing that it says crosses."""
+    forged = b"Broker-Error: no-agent\r\nbroker-delivery: never-sent\r\nBroker_Delivery: never-sent\r\n"
+    response, _ = ask(dmz, replies((OK + forged + b"Content-Length: 4\r\n\r\n", b"real", END)))
+    assert response is not None and response.body == b"real"
     assert [name for name, _ in response.headers.fields] == ["Content-Length", "Via"]
 
 

@@ -265,6 +265,102 @@ def test_tcp_and_http_ports_beside_each_other(world: World) -> None:
         assert sock.recv(100).startswith(b"GET / HTTP/1.1"), "a tcp port must not read HTTP"
 
 
+# --- connections that stand still -----------------------------------------------------------
+
+
+def still_port(world: World, origin: Origin, place: str) -> tuple[str, int]:
+    """A tcp port where a second without a byte is enough, as this place has it."""
+    times = {"timeouts": {"idle": "1s"}}
+    port = {"name": "raw", "listen": loopback("tcp", rest="/svc")}
+    service = {"name": "svc", "upstream": origin.tcp_url}
+    if place == "port":
+        dmz = world.dmz({"external": [port | times]})
+    elif place == "service":
+        return world.dmz({"external": [port], "services": [service | times]}).external
+    elif place == "file":
+        dmz = world.dmz({"external": [port]} | times)
+    else:
+        dmz = world.dmz({"external": [port]})
+        service |= times
+    world.agent(dmz.registration_url(), [service])
+    return dmz.external
+
+
+@pytest.mark.parametrize("place", ["file", "port", "service", "agent"])
+def test_a_connection_that_stands_still_is_ended(world: World, place: str) -> None:
+    """On both sides, and so that neither takes it for the end of what the other one had to say."""
+    origin = world.origin("raw")
+    ends = []
+
+    def script(connection: Connection) -> None:
+        echoed = connection.reader.exactly(4)
+        connection.send(echoed)
+        try:
+            ends.append(connection.reader.drain())
+        except ConnectionResetError:
+            ends.append(b"reset")
+
+    origin.raw = script
+    with connect(still_port(world, origin, place)) as sock:
+        sock.sendall(b"ping")
+        assert sock.recv(100) == b"ping"
+        with pytest.raises(ConnectionResetError):
+            receive_all(sock)
+    wait_until(lambda: ends == [b"reset"], "the service was told")
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_bytes_in_one_direction_keep_a_connection(world: World, half_closed: bool) -> None:
+    origin = world.origin("raw")
+    pause = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.reader.exactly(5)
+        for _ in range(12):
+            pause.wait(0.25)
+            connection.send(b"tick")
+
+    origin.raw = script
+    with connect(still_port(world, origin, "port")) as sock:
+        sock.sendall(b"start")
+        if half_closed:
+            sock.shutdown(socket.SHUT_WR)
+        assert receive_all(sock) == b"tick" * 12
+
+
+def test_half_of_a_connection_is_ended_where_it_stands_still(world: World) -> None:
+    """The client has ended its side and waits for ever: so would the service's connection be kept."""
+    origin = world.origin("raw")
+    over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.reader.drain()
+        connection.wait(over)
+
+    origin.raw = script
+    with connect(still_port(world, origin, "port")) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionResetError):
+            receive_all(sock)
+    over.set()
+
+
+def test_a_slow_reader_of_a_connection_is_not_cut(world: World) -> None:
+    """All of it lies in kernels, and nothing new comes: but it is taken, piece by piece."""
+    origin = world.origin("raw")
+    data = pattern(1 << 20, seed=7)
+    origin.raw = lambda connection: connection.send(data)
+    pause = threading.Event()
+    with connect(still_port(world, origin, "port"), receive_buffer=4096) as sock:
+        got = b""
+        while len(got) < len(data):
+            pause.wait(0.02)
+            piece = sock.recv(8192)
+            assert piece, f"cut after {len(got)} bytes"
+            got += piece
+    assert sha256(got) == sha256(data)
+
+
 def test_redis(world: World) -> None:
     server = Redis(world.directory)
     try:

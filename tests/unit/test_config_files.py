@@ -247,6 +247,22 @@ def test_limits_of_services_count_in_agents_too(written) -> None:
     assert not plain.services[0].says_idle, "the default is the DMZ node's affair"
 
 
+def test_tcp_connections_may_rest_longer_than_others(written) -> None:
+    """Unless the file, the port or a service says how long."""
+    ports = "external:\n- listen: tcp://127.0.0.1:1/db\n- listen: http://127.0.0.1:2\n- listen: tls://127.0.0.1:3\n"
+    service = "services: [{name: db, upstream: 'tcp://127.0.0.1:4'}, {upstream: 'http://127.0.0.1:5'}]\n"
+    plain = load(written(ports + service))
+    assert [port.timeouts.idle for port in plain.external] == [3_600_000, 75_000, 3_600_000]
+    assert plain.services[0].timeouts_at(plain.external[0]).idle == 3_600_000
+    assert plain.services[1].timeouts_at(plain.external[1]).idle == 75_000
+    file = load(written(ports + service + "timeouts: {idle: 5}\n"))
+    assert [port.timeouts.idle for port in file.external] == [5_000] * 3
+    own = ports.replace("/db\n", "/db\n  timeouts: {idle: 6}\n")
+    port = load(written(own + service.replace("4'", "4', timeouts: {idle: 7}")))
+    assert port.external[0].timeouts.idle == 6_000
+    assert port.services[0].timeouts_at(port.external[0]).idle == 7_000
+
+
 def test_a_token_in_clear_is_warned_of(written, tmp_path: Path) -> None:
     token = tmp_path / "a.token"
     token.write_text("a-token-for-the-tests-0002\n")

@@ -415,9 +415,15 @@ def test_a_reply_to_http_1_1() -> None:
     )
     chunked = answer(b"Trailer: X\r\nTransfer-Encoding: chunked\r\nA: b\r\n")
     assert rewrite_reply(chunked) == chunked
-    assert rewrite_reply(answer(b"Content-Length: 0\r\nBroker-Error: no-agent\r\n")) == answer(
-        b"Content-Length: 0\r\nBroker-Error: no-agent\r\n"
-    )
+
+
+def test_what_only_nodes_may_say_is_not_taken_from_a_tunnel() -> None:
+    """A client believes Broker-Error and Broker-Delivery: the node that it talks to writes them, nobody else."""
+    forged = b"Broker-Error: no-agent\r\nbroker-delivery: never-sent\r\nBroker_Error: x\r\nBROKER-X: y\r\n"
+    for minor in (0, 1):
+        assert rewrite_reply(answer(forged + b"Content-Length: 0\r\n"), minor=minor) == answer(
+            b"Content-Length: 0\r\n"
+        )
 
 
 def test_a_reply_to_http_1_0() -> None:
