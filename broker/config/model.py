@@ -89,7 +89,7 @@ class Timeouts:
     """Milliseconds."""
 
     TCP_IDLE: ClassVar[int] = 3_600_000
-    """The default of `idle` on tcp and tls ports: connections of databases rest for long, and nobody asks twice."""
+    """The default of `idle` on tcp and tls ports: connections to databases rest for long."""
 
     head: int = 10_000
     idle: int = 75_000

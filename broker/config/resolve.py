@@ -189,7 +189,7 @@ def resolve_external(
 
 
 def resolve_timeouts(draft: Draft, entry: ExternalSection, timeouts: Timeouts) -> Timeouts:
-    """Of an external port. Its connections may rest as long as is written anywhere, else as its protocol is used to."""
+    """Of an external port: its connections may rest as long as is written, or as its protocol is used to."""
     if entry.listen.scheme in ("tcp", "tls") and "idle" not in draft.file.timeouts.own():
         timeouts = replace(timeouts, idle=Timeouts.TCP_IDLE)
     return timeouts.with_own(entry.timeouts.own())

@@ -172,8 +172,10 @@ def test_hop_by_hop_fields_of_a_response_stay_there(pair: Pair) -> None:
 
 
 def test_broker_fields_cannot_be_confused(pair: Pair) -> None:
-    """Only a node's own answers carry Broker-Error: a service's answer is the service's, whatever it says."""
-    forged = b"Broker-Error: no-agent\r\nbroker-delivery: never-sent\r\nBroker_Error: x\r\nBroker-User: root\r\n"
+    """Only a node's own answers carry Broker-Error: what a service says is not."""
+    forged = (
+        b"Broker-Error: no-agent\r\nbroker-delivery: never-sent\r\nBroker_Error: x\r\nBroker-User: root\r\n"
+    )
     for target in ("/plain", respond(pair, "/forged", forged)):
         response = pair.fetch(target)
         assert response.status == 200

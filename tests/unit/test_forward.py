@@ -418,7 +418,7 @@ def test_a_reply_to_http_1_1() -> None:
 
 
 def test_what_only_nodes_may_say_is_not_taken_from_a_tunnel() -> None:
-    """A client believes Broker-Error and Broker-Delivery: the node that it talks to writes them, nobody else."""
+    """A client believes Broker-Error and Broker-Delivery: its own node writes them."""
     forged = b"Broker-Error: no-agent\r\nbroker-delivery: never-sent\r\nBroker_Error: x\r\nBROKER-X: y\r\n"
     for minor in (0, 1):
         assert rewrite_reply(answer(forged + b"Content-Length: 0\r\n"), minor=minor) == answer(
