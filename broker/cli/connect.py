@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from broker.cli.options import insecure_option, node_admin_option, service_option
+from broker.cli.options import (
+    insecure_option,
+    log_format_option,
+    log_level_option,
+    node_admin_option,
+    service_option,
+)
 
 
 @click.command(short_help="Run an agent: it offers services to DMZ nodes.")
@@ -20,6 +26,8 @@ from broker.cli.options import insecure_option, node_admin_option, service_optio
     help="The token that proves who this agent is; `broker token new` makes one.",
 )
 @node_admin_option
+@log_format_option
+@log_level_option
 @insecure_option
 @click.pass_context
 def connect(
@@ -29,6 +37,8 @@ def connect(
     tunnels: int | None,
     token_file: Path | None,
     admin: str | None,
+    log_format: str,
+    log_level: str,
     insecure: bool,
 ) -> None:
     """Run an agent: it dials the registration ports of DMZ nodes and offers its services there.
@@ -50,6 +60,7 @@ def connect(
     """
     from broker.config import Flags, load, split_where
     from broker.node import run
+    from broker.observe.logs import LogOptions
 
     config, urls = split_where(where)
     flags = Flags(
@@ -61,4 +72,4 @@ def connect(
         insecure=insecure,
         defaults="connect",
     )
-    ctx.exit(run(load(config, flags)))
+    ctx.exit(run(load(config, flags), LogOptions(log_format, log_level)))

@@ -70,9 +70,10 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
 
 
 def mark(state: str) -> str:
-    import os
+    import sys
+
+    from broker.observe.terminal import wants_colours
 
     text = f"{state:<7}"
     colour = {"ok": "green", "warning": "yellow", "failed": "red"}[state]
-    # click removes colours where standard output is no terminal.
-    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
+    return click.style(text, fg=colour) if wants_colours(sys.stdout) else text

@@ -26,6 +26,23 @@ insecure_option = click.option(
     "--insecure", is_flag=True, help="Allow ports beyond loopback that ask for no credentials."
 )
 
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(("auto", "text", "json")),
+    default="auto",
+    show_default=True,
+    help="Of this program's log on standard error: text for people, or a JSON object per line; auto is text"
+    " in a terminal.",
+)
+
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="The lowest level that is logged.",
+)
+
 admin_option = click.option(
     "--admin",
     metavar="URL",

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from broker.cli.options import config_argument, insecure_option, node_admin_option, service_option
+from broker.cli.options import (
+    config_argument,
+    insecure_option,
+    log_format_option,
+    log_level_option,
+    node_admin_option,
+    service_option,
+)
 
 
 @click.command(short_help="Run a DMZ node: clients and agents connect to it.")
@@ -34,6 +41,8 @@ from broker.cli.options import config_argument, insecure_option, node_admin_opti
     metavar="N",
     help="Processes that serve, by default one per core. Replaces CONFIG's.",
 )
+@log_format_option
+@log_level_option
 @insecure_option
 @click.pass_context
 def serve(
@@ -44,6 +53,8 @@ def serve(
     admin: str | None,
     services: tuple[str, ...],
     workers: int | None,
+    log_format: str,
+    log_level: str,
     insecure: bool,
 ) -> None:
     """Run a DMZ node: clients and agents connect to it.
@@ -71,6 +82,7 @@ def serve(
     """
     from broker.config import Flags, load
     from broker.node import run
+    from broker.observe.logs import LogOptions
 
     flags = Flags(
         external=external,
@@ -81,4 +93,4 @@ def serve(
         insecure=insecure,
         defaults="serve",
     )
-    ctx.exit(run(load(config, flags)))
+    ctx.exit(run(load(config, flags), LogOptions(log_format, log_level)))

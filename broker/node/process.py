@@ -19,19 +19,22 @@ from broker.node.spawner import fork_spawner, set_process_name
 from broker.node.supervisor import Supervisor
 from broker.node.worker import work
 from broker.observe import logs
+from broker.observe.logs import AS_USUAL, LogOptions
 
 log = logging.getLogger("broker.node")
 
 Maker = Callable[..., Node | Supervisor]
 
 
-def run(config: Config) -> int:
+def run(config: Config, log_options: LogOptions = AS_USUAL) -> int:
     """Run a node until it is told to end; the exit code."""
-    logs.set_up()
+    logs.set_up(log_options)
     make: Maker = Node
     if config.workers > 1:
         board = Board(config.workers)
-        spawner = fork_spawner(work(board, config.workers))  # before there is a loop, or a thread
+        spawner = fork_spawner(
+            work(board, config.workers, log_options)
+        )  # before there is a loop, or a thread
         set_process_name("broker")
         make = partial(Supervisor, spawner=spawner, board=board)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -24,6 +24,7 @@ from broker.node.node import Node
 from broker.node.parts import Plan
 from broker.observe import logs
 from broker.observe.journal import discard
+from broker.observe.logs import LogOptions
 from broker.ports.sockets import Inherited
 from broker.tunnel.ledger import parse_key
 
@@ -40,13 +41,13 @@ def share_of(config: Config, index: int, count: int) -> Config:
     return dataclasses.replace(config, admin=None, connect=tuple(connect), warnings=())
 
 
-def work(board: Board, count: int) -> Callable[[int, socket.socket], int]:
+def work(board: Board, count: int, log_options: LogOptions) -> Callable[[int, socket.socket], int]:
     """What the spawner runs in each worker."""
 
     def run(index: int, channel: socket.socket) -> int:
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
             os.environ.pop(name, None)
-        logs.set_up()
+        logs.set_up(log_options)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(Worker(index, count, board).run(channel))
 

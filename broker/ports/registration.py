@@ -551,3 +551,5 @@ class RegistrationPort:
         held = self._limiter.passes(kind)
         if held is not None:
             log.warning("%s%s", line, f" ({held} more like this before)" if held else "")
+        else:
+            log.debug("%s", line)

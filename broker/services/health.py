@@ -114,6 +114,7 @@ class Health:
             await asyncio.sleep(check.interval / 1000 * random.uniform(0.9, 1.1))
 
     def _take(self, service: Service, check: HealthCheck, backend: Backend, problem: str) -> None:
+        log.debug("service %s: %s: %s", service.match, backend.name, problem or "well")
         record = self._record(backend)
         record.problem = problem
         if bool(problem) != backend.healthy:

@@ -129,6 +129,7 @@ class Resolver:
         name.error, name.failures = "", 0
         if set(addresses) == set(name.addresses):
             return  # a resolver that shuffles its answers changes nothing
+        log.debug("the upstream name %s is %s", name.host, ", ".join(address for _, address in addresses))
         name.addresses = addresses
         name.since = time.time()
         for target, upstreams in self._targets.items():

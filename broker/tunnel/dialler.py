@@ -213,12 +213,13 @@ class Dialler:
     def _report_failure(self, error: DialError, delay: float) -> None:
         self.since = time.time()
         self.reason = f"{self.target.host}: {error.reason}" if self.target is not None else error.reason
-        if self._owner.is_news(self.reason):
-            log.warning("no tunnel to %s: %s; trying on, next in %.1f s", self._owner.url, self.reason, delay)
+        level = logging.WARNING if self._owner.is_news(self.reason) else logging.DEBUG
+        log.log(level, "no tunnel to %s: %s; trying on, next in %.1f s", self._owner.url, self.reason, delay)
 
 
 async def open_link(owner: Owner, index: int, target: Target | None = None) -> Link:
     """Connect and register. DialError for everything that can go wrong on the way."""
+    log.debug("dialling %s for tunnel %d", owner.url, index)
     sock = await connect(owner, target)
     proxy = owner.proxy
     try:

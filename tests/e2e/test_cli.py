@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.harness.nodes import Pair, World, everything
-from tests.harness.process import environment
+from tests.harness.process import broker, environment
 
 FILES = Path(__file__).parents[1] / "config"
 
@@ -47,6 +47,30 @@ def test_a_port_that_is_taken_ends_with_1(world: World, tmp_path: Path) -> None:
     assert second.returncode == 1
     assert second.stdout == ""
     assert f"{taken}: another process listens there" in second.stderr
+
+
+def test_the_log_as_it_was_asked_for(tmp_path: Path) -> None:
+    """In both processes of a node with workers, too."""
+    ports = ("--external", "http://127.0.0.1:0", "--registration", "http://127.0.0.1:0")
+    admin = ("--admin", "http://127.0.0.1:0")
+    log = ("--log-format", "text", "--log-level", "info", "--workers", "2")
+    with broker("serve", *ports, *admin, *log) as node:
+        node.wait_for_line(
+            r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info listening admin http://127\.0\.0\.1:\d+$"
+        )
+        node.wait_for_line(r" info ready$")
+        node.terminate()
+        node.expect_exit(0)
+        assert not [line for line in node.stderr if line.startswith("{")], node.output
+    with broker(
+        "connect", "http://127.0.0.1:9", "--service", "http://127.0.0.1:9", "--log-level", "debug"
+    ) as agent:
+        assert json.loads(agent.wait_for_line("dialling").string)["level"] == "debug"
+        agent.terminate()
+        agent.expect_exit(0)
+    wrong = command("serve", "--log-level", "loud", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "'debug', 'info', 'warning', 'error'" in wrong.stderr
 
 
 def test_status(pair: Pair, tmp_path: Path) -> None:

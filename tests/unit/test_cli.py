@@ -33,7 +33,7 @@ def call(*args: str | Path, **more) -> Result:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that would have been run; the exit code is then 0."""
     seen: list[Config] = []
-    monkeypatch.setattr(broker.node, "run", lambda config: seen.append(config) or 0)
+    monkeypatch.setattr(broker.node, "run", lambda config, _log: seen.append(config) or 0)
     return seen
 
 

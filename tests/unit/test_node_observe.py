@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import re
 import sys
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from broker.node.status import by_code
 from broker.observe import logs
 from broker.observe.limited import MAX_KINDS, Limiter
+from broker.observe.logs import AS_USUAL, LogOptions, TextFormatter
 from broker.ports.external import add_counters
 
 
@@ -24,8 +27,8 @@ def log_to():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 
-    def set_up(stream: io.StringIO) -> logging.Logger:
-        logs.set_up(stream)
+    def set_up(stream: io.StringIO, options: LogOptions = AS_USUAL) -> logging.Logger:
+        logs.set_up(options, stream)
         return logging.getLogger("broker.test")
 
     yield set_up
@@ -55,11 +58,78 @@ def test_lines_for_people(log_to, monkeypatch):
     assert line.endswith(r"from a stranger\r\n\x1b[2J")
 
 
-def test_no_colours_where_they_are_not_wanted(log_to, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colours_where_they_are_not_wanted(log_to, monkeypatch, name, value):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv(name, value)
     out = Terminal()
     log_to(out).error("no")
     assert "\x1b" not in out.getvalue()
+
+
+def test_an_empty_no_color_says_nothing(log_to, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "")
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    log_to(out).error("colourful")
+    assert "\x1b[31merror" in out.getvalue()
+
+
+def test_the_format_that_was_asked_for(log_to):
+    terminal, file = Terminal(), io.StringIO()
+    log_to(terminal, LogOptions("json")).info("a")
+    log_to(file, LogOptions("text")).info("b")
+    assert json.loads(terminal.getvalue())["message"] == "a"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info b\n", file.getvalue())
+
+
+def test_the_level_that_was_asked_for(log_to):
+    for level, shown in (("debug", "dwe"), ("info", "we"), ("error", "e")):
+        out = io.StringIO()
+        log = log_to(out, LogOptions("text", level))
+        log.debug("d")
+        log.warning("w")
+        log.error("e")
+        assert "".join(line[-1] for line in out.getvalue().splitlines()) == shown
+
+
+@pytest.mark.parametrize("form", ["auto", "text"])
+def test_the_journal_gets_priorities(log_to, monkeypatch, tmp_path, form):
+    """sd-daemon(3): each line begins with its priority, where standard error is the journal's socket."""
+    with (tmp_path / "journal").open("w+") as out:
+        found = os.fstat(out.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        log = log_to(out, LogOptions(form))
+        log.warning("w")
+        try:
+            sys.intern(5)
+        except TypeError:
+            log.exception("e")
+        out.seek(0)
+        first, *rest = out.read().splitlines()
+    assert first.startswith("<4>")
+    assert all(line.startswith("<3>") for line in rest), "of several lines each"
+    assert len(rest) == 1 or form == "text"
+    if form == "auto":
+        assert json.loads(first.removeprefix("<4>"))["message"] == "w"
+    else:
+        assert first == "<4>w"
+
+
+def test_another_stream_than_the_journal_has_no_priorities(log_to, monkeypatch, tmp_path):
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    with (tmp_path / "file").open("w+") as out:
+        log_to(out).info("a")
+        out.seek(0)
+        assert json.loads(out.read())["message"] == "a"
+
+
+def test_what_an_exception_says_is_escaped():
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        record = logging.getLogger("x").makeRecord("x", 40, "f", 1, "m", (), sys.exc_info())
+    assert "\x1b" not in TextFormatter().format(record)
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
