@@ -442,6 +442,7 @@ cdef class Client(TimedExchange):
         self.state = CLIENT_HEAD
         self.tries = 0
         self.begun_us = self.routed_us = self.sent_us = self.replied_us = 0
+        self.trace.span = self.trace.parent = 0
         self.total_deadline_ms = self.idle_ms = 0
         pace_stop(&self.pace)
         self.request_left = self.request_seen = self.reply_left = self.reply_seen = 0
@@ -558,6 +559,7 @@ cdef class Client(TimedExchange):
         record.head.size = self.held_head
         record.tunnel = text_of(self.tunnel)
         record.ended_us = now
+        record.trace = self.trace
         record.status = self.status if self.reply_done else 0
         record.failure = self.failure
         record.delivery = self.delivery

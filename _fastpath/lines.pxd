@@ -16,6 +16,8 @@ cdef inline unsigned char* put(unsigned char* at, const char* text) noexcept nog
 
 cdef struct Picked:
     Text method, target, version, host, agent, referer, trace
+    # What nodes before this one have written: the client's address, who it has proven to be, the request's id.
+    Text client, user, request_id
 
 cdef unsigned char* put_number(unsigned char* at, uint64_t value) noexcept nogil
 # `width` digits with leading zeros.

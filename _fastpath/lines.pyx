@@ -85,6 +85,16 @@ cdef inline bint value_of(const unsigned char* line, const unsigned char* stop, 
     return True
 
 
+# The first of a list.
+cdef inline Text first_of(Text text) noexcept nogil:
+    cdef const unsigned char* comma = NULL
+    if text.size:
+        comma = <const unsigned char*>memchr(text.data, c",", text.size)
+    if comma != NULL:
+        text.size = <uint32_t>(comma - text.data)
+    return text
+
+
 cdef void pick(Text head, Picked* out) noexcept nogil:
     cdef const unsigned char* at = head.data
     cdef const unsigned char* end = at + head.size
@@ -107,7 +117,7 @@ cdef void pick(Text head, Picked* out) noexcept nogil:
             out.target.data = at
             out.target.size = <uint32_t>(space - at)
             out.version.data = space + 1
-            out.version.size = <uint32_t>(stop - space - 2)
+            out.version.size = <uint32_t>(stop - space - 2) if stop - space > 2 else 0
     at = stop + 1
     while at < end:
         stop = <const unsigned char*>memchr(at, c"\n", end - at)
@@ -122,4 +132,11 @@ cdef void pick(Text head, Picked* out) noexcept nogil:
             value_of(at, stop, b"referer:", &out.referer)
         elif first == c"t":
             value_of(at, stop, b"traceparent:", &out.trace)
+        elif first == c"x":
+            if out.client.size == 0 and value_of(at, stop, b"x-forwarded-for:", &out.client):
+                out.client = first_of(out.client)
+            else:
+                value_of(at, stop, b"x-request-id:", &out.request_id)
+        elif first == c"b":
+            value_of(at, stop, b"broker-user:", &out.user)
         at = stop + 1

@@ -1,11 +1,13 @@
 # What is known of an exchange when it has ended, and where that goes: the access log, and a ring of the last failures.
 #
-# A Record borrows all it refers to, for the call. The Journal owns the buffer that it formats lines into, and hands it over
+# A Record borrows all it refers to, for the call. An Outlet owns the buffer that lines are formatted into, and hands it over
 # whole, as Lines, when it is full or when it is asked to; Lines own their memory, and give it back when they are gone. So many
-# may be out at a time; a record that finds no room then is dropped and counted: a log never stops traffic.
+# may be out at a time; a record that finds no room then is dropped and counted: a log never stops traffic. The Journal has two
+# of them: the access log, and what becomes spans of those exchanges that are traced.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.lines cimport Text
+from _fastpath.trace cimport Trace, Tracing
 
 cdef extern from *:
     """
@@ -31,9 +33,10 @@ cdef struct Record:
     Text head                     # canonical request head; 0: none was accepted
     Text request_id
     Text service
-    Text tunnel                   # USER/AGENT/NUMBER, in an agent URL/NUMBER
+    Text tunnel                   # USER/AGENT/NUMBER, in an agent URL NUMBER
     Text reason                   # of a failure, in the words of the hop that noticed
     uint64_t ended_us             # monotonic
+    Trace trace
     uint16_t status               # 0: cut
     uint16_t failure              # Code or 0
     uint8_t delivery
@@ -61,14 +64,14 @@ cdef struct Failure:              # a copy, with its texts shortened
 
 
 cdef class Lines:
-    cdef Journal home
+    cdef Outlet home
     cdef unsigned char* data
     cdef size_t size
     cdef readonly uint32_t records
 
 
-cdef class Journal:
-    cdef readonly uint64_t records, dropped
+cdef class Outlet:
+    cdef uint64_t records, dropped
     cdef uint8_t format
     cdef bint queries             # targets are written with their query
     cdef object sink              # (Lines) -> None
@@ -76,10 +79,23 @@ cdef class Journal:
     cdef size_t used
     cdef uint32_t lines           # in the block
     cdef uint32_t out             # blocks handed over and not yet given back
-    cdef int64_t offset_us        # wall clock minus monotonic
     cdef int64_t second           # that `stamp` is of
     cdef char stamp[32]
     cdef uint8_t stamp_size
+
+    cdef void open(self, uint8_t format, object sink, bint queries) except *
+    cdef unsigned char* room(self) noexcept       # for one more record; NULL: it is dropped
+    cdef void hand_over(self) except *
+    cdef void flush(self) except *
+    cdef void set_stamp(self, int64_t wall_us) noexcept
+    cdef Text shown(self, Text target) noexcept
+
+
+cdef class Journal:
+    cdef Outlet log, spans
+    cdef Tracing tracing
+    cdef uint32_t budget          # of traced exchanges until the next flush
+    cdef int64_t offset_us        # wall clock minus monotonic
     cdef tuple codes              # contract code by Code, ASCII bytes
     cdef Text reason              # of what is ended by the call that goes on
     cdef Failure* failures        # a ring
@@ -88,9 +104,7 @@ cdef class Journal:
     cdef void because(self, const unsigned char* reason, size_t size) noexcept
     cdef void add(self, Record* record) noexcept
     cdef void keep_failure(self, const Record* record) noexcept
-    cdef bint make_room(self) noexcept
-    cdef void hand_over(self) except *
-    cdef void set_stamp(self, int64_t wall_us) noexcept
-    cdef unsigned char* put_json(self, unsigned char* at, const Record* record, int64_t wall_us) noexcept
-    cdef unsigned char* put_combined(self, unsigned char* at, const Record* record) noexcept
-    cdef Text shown(self, Text target) noexcept
+    cdef bint put(self, Outlet outlet, const Record* record) noexcept     # False: there is no room
+    cdef void add_span(self, const Record* record) noexcept
+    cdef unsigned char* put_json(self, Outlet outlet, unsigned char* at, const Record* record, int64_t wall_us) noexcept
+    cdef unsigned char* put_combined(self, Outlet outlet, unsigned char* at, const Record* record) noexcept

@@ -10,6 +10,7 @@ from _fastpath.forwarded cimport Claim
 from _fastpath.gate cimport Caller, ClientCertificate, Gate
 from _fastpath.http1 cimport ChunkedDecoder, Head, Span
 from _fastpath.pace cimport Pace
+from _fastpath.trace cimport Trace
 
 cdef enum ClientState:
     CLIENT_HEAD = 0               # waits for a request, or for the rest of its head
@@ -30,6 +31,7 @@ cdef class RequestReader(Connection):
     cdef unsigned char* held      # head, then body
     cdef uint32_t held_head, held_body
     cdef Span request_id          # where it stands in `held`
+    cdef Trace trace              # of the current request
     cdef uint32_t held_room       # for the rest of a small body that comes behind its head
     cdef Pace pace                # of the request's body, then of the response's
     cdef ChunkedDecoder* decoder  # while a chunked request body is read
@@ -75,6 +77,7 @@ cdef class RequestReader(Connection):
     cdef unsigned char* introduction(self, uint32_t* size) noexcept
     # The canonical request becomes `held`; False where there is no memory.
     cdef bint hold(self, const unsigned char* data, const Head* head, size_t body_size) noexcept
+    cdef unsigned char* follow_trace(self, unsigned char* head, Py_ssize_t* size) noexcept
     cdef void release_held(self) noexcept
     cdef void drop_decoder(self) noexcept
     cdef bint keep(self, const unsigned char* data, size_t size) noexcept   # into the stash

@@ -20,6 +20,7 @@ from _fastpath.http1 cimport (
 from _fastpath.ids cimport ID_SIZE, make_id
 from _fastpath.reactor cimport READ_SIZE
 from _fastpath.socket cimport OUT_LOW, RECV_AGAIN, uncork
+from _fastpath.trace cimport TRACE_ROOM, Tracing, trace_head
 from _fastpath.upgrade cimport offered
 
 cdef enum:
@@ -193,6 +194,9 @@ cdef class RequestReader(Connection):
         size = write_request(data, head, &origin, out, capacity)
         if size < 0:
             return False
+        out = self.follow_trace(out, &size)
+        if out == NULL:
+            return False
         if self.framing == BODY_LENGTH and self.request_left <= HELD_BODY:
             rest = <size_t>self.request_left - body_size
         self.held = <unsigned char*>malloc(<size_t>size + body_size + rest)
@@ -205,6 +209,23 @@ cdef class RequestReader(Connection):
         self.held_room = <uint32_t>rest
         self.retained = True
         return True
+
+    cdef unsigned char* follow_trace(self, unsigned char* head, Py_ssize_t* size) noexcept:
+        # The canonical head, with this node's span in it where the request is traced.
+        cdef const Tracing* rules = &self.listener.meters.journal.tracing
+        cdef unsigned char* out
+        cdef size_t written
+        self.trace.span = self.trace.parent = 0
+        if not rules.on:
+            return head
+        out = self.reactor.borrow(<size_t>size[0] + TRACE_ROOM)
+        if out == NULL:
+            return NULL
+        written = trace_head(head, <size_t>size[0], rules, &self.trace, out, &self.request_id.start)
+        if written == 0:
+            return head
+        size[0] = <Py_ssize_t>written
+        return out
 
     cdef void release_held(self) noexcept:
         if self.held != NULL:

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset, strlen
 
 cimport cython
 from _fastpath cimport net
-from _fastpath.address cimport ADDRESS_TEXT
+from _fastpath.address cimport ADDRESS_TEXT, write_address
 from _fastpath.connection cimport PORT_TLS, Port
 from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
@@ -229,6 +229,8 @@ cdef class TcpEnd(Connection):
         memset(&self.out, 0, sizeof(ByteQueue))
         other.unreported = self.unreported
         other.begun_us = self.begun_us
+        other.address = self.address
+        other.address_size = self.address_size
         other.seen_out = self.seen_out
         other.starved = self.starved
         other.shut_wanted = self.shut_wanted
@@ -336,9 +338,13 @@ cdef class TcpEnd(Connection):
     cdef void take_meta(self, const unsigned char* meta, size_t size) noexcept:
         cdef ProxyHeader header
         cdef unsigned char out[PROXY_WRITTEN]
-        if self.dialled and self.service.proxy_version:
+        if not self.dialled:
+            return
+        read_meta(meta, size, &header)
+        if header.known:
+            self.address_size = <uint8_t>write_address(header.source, self.address)
+        if self.service.proxy_version:
             self.introduced = True
-            read_meta(meta, size, &header)
             self.write_copy(out, write_proxy(self.service.proxy_version, &header, out))
 
     cdef void take_head(self, const unsigned char* head, size_t head_size,
@@ -485,6 +491,7 @@ cdef class TcpEnd(Connection):
             self.fill(record)
             record.bytes_in = self.seen_out
             record.bytes_out = self.seen_in
+            record.delivery = SENT if self.seen_in else MAYBE_SENT if self.joined_us else NEVER_SENT
             record.routed_us = 0
             record.tries = 1
             settle(self.service.meters, self.service, record)
@@ -496,7 +503,7 @@ cdef class TcpEnd(Connection):
         record.tunnel = text_of(self.tunnel)
         record.ended_us = self.reactor.now_us
         record.failure = self.failure
-        record.delivery = self.delivery
+        record.delivery = SENT if self.seen_out else self.delivery    # it has said something
         record.tries = self.tries
         record.bytes_in = self.seen_in
         record.bytes_out = self.seen_out

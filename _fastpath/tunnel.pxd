@@ -5,7 +5,9 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.end cimport End
+from _fastpath.exchange cimport Egress
 from _fastpath.http1 cimport Head
+from _fastpath.meter cimport Meters
 from _fastpath.reactor cimport Pollable, Reactor
 from _fastpath.route cimport RouteTable
 from _fastpath.session cimport Session
@@ -35,6 +37,9 @@ cdef class Tunnel(SessionOwner):
     cdef double rate_in, rate_out                         # bytes per second, smoothed over some seconds
     cdef TlsLayer tls             # None: plain
     cdef ByteQueue cipher         # ciphertext that the kernel has not taken
+    cdef Meters meters            # where streams are recorded that are refused here; None: nowhere
+    cdef Egress found             # what the stream leads to that is being opened; None: nothing
+    cdef bint understood          # its head could be read
 
     cdef void read(self) noexcept
     cdef void flush(self) noexcept
@@ -49,6 +54,8 @@ cdef class Tunnel(SessionOwner):
     cdef void end(self, uint16_t code, str reason) noexcept
     cdef str reason(self)
     cdef void tell_parting(self) noexcept
+    cdef void refuse(self, Stream stream, uint16_t code, const unsigned char* head, size_t size, bint tcp,
+                     const char* reason) noexcept
     cdef int join_http(self, Stream stream, const unsigned char** head, size_t* size, uint32_t* flags) noexcept
     cdef bint strip(self, Head* head, bint upgrade, bint identity, const unsigned char** data, size_t* size) noexcept
     cdef bint guard(self, Stream stream, Settings settings, const Head* head, bint switching) noexcept

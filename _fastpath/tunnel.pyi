@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from _fastpath.guard import Quota
+from _fastpath.meter import Meters
 from _fastpath.reactor import Pollable, Reactor
 from _fastpath.route import RouteTable
 from _fastpath.session import Session
@@ -34,6 +35,7 @@ class Tunnel(SessionOwner):
         quota: Quota | None = None,
         label: str = "",
         relay: bool = False,
+        meters: Meters | None = None,
     ) -> None: ...
     @property
     def relay(self) -> bool: ...

@@ -1,6 +1,7 @@
 """Tunnels: a session over a socket, and where the streams that the other side opens lead. See tunnel.pxd."""
 
 from libc.math cimport exp
+from libc.string cimport memset, strlen
 
 cimport cython
 from _fastpath cimport net
@@ -9,7 +10,7 @@ from _fastpath.end cimport (
     CODE_REFUSED,
     CODE_TUNNEL_LOST, HEAD_END, HEAD_TCP, NEVER_SENT,
 )
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, settle
 from _fastpath.guard cimport Quota, guard_take
 from _fastpath.http1 cimport (
     BODY_LENGTH, MAX_CANONICAL_HEAD, MAX_FIELDS, Field, ScanLimits, scan_request,
@@ -20,6 +21,7 @@ from _fastpath.memory cimport (
 from _fastpath.net cimport errno
 from _fastpath.reactor cimport SCRATCH_SIZE
 from _fastpath.pool cimport Pool
+from _fastpath.record cimport NEVER, Record, text_of
 from _fastpath.route cimport Target
 from _fastpath.forward cimport without_fields
 from _fastpath.settings cimport Settings
@@ -86,13 +88,14 @@ cdef class Tunnel(SessionOwner):
     `quota`: what the streams count in that this side opens.
     `tls`: the pyOpenSSL Connection, on memory buffers and after its handshake, where the tunnel is encrypted.
     `relay`: the other end is another worker of this node (group.pxd).
+    `meters`: where streams are recorded that are refused here; those that lead to a service are recorded there.
     `on_control(tunnel, payload)`, `on_close(tunnel, code, reason)` and `on_goaway(tunnel)` are called from the loop.
     """
 
     def __init__(self, Reactor reactor not None, int fd, *, bint dialled, str name, RouteTable routes not None,
                  uint32_t local_window, uint32_t peer_window, uint32_t local_streams, uint32_t peer_streams,
                  uint32_t silence, uint64_t tunnel_memory, on_control, on_close, on_goaway=None, bytes leftover=b"",
-                 tls=None, Quota quota=None, str label="", bint relay=False):
+                 tls=None, Quota quota=None, str label="", bint relay=False, Meters meters=None):
         cdef net.sockaddr_storage peer
         cdef net.socklen_t peer_size = sizeof(peer)
         self.reactor = reactor
@@ -103,6 +106,7 @@ cdef class Tunnel(SessionOwner):
             self.tls.established = True
         self.routes = routes
         self.relay = relay
+        self.meters = meters
         self.control_callback = on_control
         self.close_callback = on_close
         self.goaway_callback = on_goaway
@@ -411,8 +415,10 @@ cdef class Tunnel(SessionOwner):
                       const unsigned char* head, size_t head_size,
                       const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
         cdef int result
+        self.found = None
+        self.understood = False
         if chunk_bytes() > memory_limit():
-            stream.reset(CODE_OVERLOADED, NEVER_SENT, b"the memory budget is used up")
+            self.refuse(stream, CODE_OVERLOADED, head, head_size, flags & HEAD_TCP, b"the memory budget is used up")
             return
         if flags & HEAD_TCP:
             result = self.join_tcp(stream, head, head_size)
@@ -428,7 +434,32 @@ cdef class Tunnel(SessionOwner):
         elif self.relay and (result == JOIN_WAIT or result == CODE_NO_SERVICE):
             stream.reset(CODE_REFUSED, NEVER_SENT, b"")       # has just gone: the worker that asks looks again
         else:
-            stream.reset(CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, NEVER_SENT, b"")
+            self.refuse(stream, CODE_NO_AGENT if result == JOIN_WAIT else <uint16_t>result, head, head_size,
+                        flags & HEAD_TCP, b"")
+        self.found = None
+
+    cdef void refuse(self, Stream stream, uint16_t code, const unsigned char* head, size_t size, bint tcp,
+                     const char* reason) noexcept:
+        # Before it was joined to anything: nobody else would record it.
+        cdef Record record
+        stream.reset(code, NEVER_SENT, reason)
+        if self.meters is None:
+            return
+        memset(&record, 0, sizeof(Record))
+        if tcp:
+            record.service.data = head
+            record.service.size = <uint32_t>size
+        elif self.understood:
+            record.head.data = head
+            record.head.size = <uint32_t>size
+        record.tunnel = text_of(self.label)
+        record.reason.data = <const unsigned char*>reason
+        record.reason.size = <uint32_t>strlen(reason)
+        record.ended_us = self.reactor.now_us
+        record.failure = code
+        record.delivery = NEVER_SENT
+        record.joined_us = record.replied_us = NEVER
+        settle(self.meters, self.found, &record)
 
     cdef int join_http(self, Stream stream, const unsigned char** message, size_t* size, uint32_t* flags) noexcept:
         # The peer's head is read as strictly as a client's: it may be any bytes.
@@ -448,8 +479,10 @@ cdef class Tunnel(SessionOwner):
                                  &ambiguous)
         if ambiguous:
             return CODE_BAD_REQUEST
+        self.understood = True
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
+        self.found = <Egress>found
         if isinstance(found, Pool):
             upgrade = head.upgrade and not offered(data, &head, (<Pool>found).settings.upgrades).size
             if not self.guard(stream, (<Pool>found).settings, &head, head.upgrade and not upgrade):
@@ -478,6 +511,7 @@ cdef class Tunnel(SessionOwner):
         cdef Target found = self.routes.by_name(name, size)
         if not isinstance(found, Egress):
             return CODE_NO_SERVICE
+        self.found = <Egress>found
         if isinstance(found, Pool):
             self.guard(stream, (<Pool>found).settings, NULL, False)
         return (<Egress>found).join(stream, NULL)

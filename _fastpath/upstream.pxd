@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.http1 cimport Head
 from _fastpath.record cimport Record, Text
 from _fastpath.reply cimport ReplyReader
+from _fastpath.trace cimport Trace
 
 cdef enum UpstreamState:
     UPSTREAM_CONNECTING = 0
@@ -23,6 +24,7 @@ cdef class Upstream(ReplyReader):
     cdef uint64_t request_left, request_seen
     cdef uint64_t tried           # places of the backends that this exchange was tried at
     cdef uint64_t begun_us, joined_us         # the request came; there was a connection for it
+    cdef Trace trace              # of the exchange, where it came through a tunnel
     cdef bytes tunnel             # label of the one that the exchange came through, or None
     cdef Text reason              # of its failure; only while it is told
     cdef uint16_t failure         # Code; 0: none
@@ -59,5 +61,6 @@ cdef class Upstream(ReplyReader):
     cdef void hold(self, const unsigned char* head, size_t head_size,
                    const unsigned char* body, size_t body_size, bint whole) noexcept
     cdef void fill(self, Record* record) noexcept
+    cdef const unsigned char* follow_trace(self, const unsigned char* head, size_t* size) noexcept
     cdef void follow(self, Upstream other) noexcept       # counts on for the exchange of `other`
     cdef void clear(self) noexcept

@@ -19,6 +19,7 @@ from _fastpath.pool cimport POOL_IDLE_MS
 from _fastpath.record cimport Record, since, text_of
 from _fastpath.socket cimport RECV_AGAIN, connect_error, peek_alive, uncork
 from _fastpath.tls cimport TLS_MORE
+from _fastpath.trace cimport TRACE_ROOM, trace_head
 from _fastpath.upgrade cimport asked_in
 
 cdef enum:
@@ -57,6 +58,7 @@ cdef class Upstream(ReplyReader):
         self.delivery = MAYBE_SENT
         self.tries = 1
         self.request_seen = self.reply_seen = self.replied_us = 0
+        self.trace.span = self.trace.parent = 0
         self.begun_us = self.reactor.now_us
         self.joined_us = self.begun_us if self.state == UPSTREAM_RUNNING else 0
 
@@ -271,6 +273,7 @@ cdef class Upstream(ReplyReader):
         record.tunnel = text_of(self.tunnel)
         record.reason = self.reason
         record.ended_us = self.reactor.now_us
+        record.trace = self.trace
         record.status = self.status
         record.failure = self.failure
         record.delivery = SENT if self.reply_begun else self.delivery
@@ -286,6 +289,7 @@ cdef class Upstream(ReplyReader):
             other.uncount()
             self.count()
         self.tunnel = other.tunnel
+        self.trace = other.trace
         self.begun_us = other.begun_us
         self.tries = other.tries
         self.delivery = other.delivery
@@ -320,16 +324,22 @@ cdef class Upstream(ReplyReader):
         self.reason.data = reason
         self.reason.size = <uint32_t>reason_size
         detach(self)
+        if code != CODE_CANCEL and not self.failure:      # a limit of this node, or the tunnel was lost
+            self.failure = code
+            self.reason.data = reason
+            self.reason.size = <uint32_t>(reason_size if reason_size < 256 else 256)
         if self.upgraded:
             self.settle(False)
             uncork()
             self.reset_hard()     # what it has sent and received is not all
+            self.reason.size = 0
             return
         self.service.tally.statuses[0] += 1
         if self.state == UPSTREAM_RUNNING and self.request_done and not (self.touched or self.asks_upgrade or self.broken):
             self.wait_for_cancelled()
         else:
             self.drop()
+        self.reason.size = 0      # was borrowed
 
     cdef void wait_for_cancelled(self) noexcept:
         # The upstream has the request and may go on working. It is told that nobody waits (half-close), and counts as busy until
@@ -349,6 +359,7 @@ cdef class Upstream(ReplyReader):
     cdef void take_head(self, const unsigned char* head, size_t head_size,
                         const unsigned char* body, size_t body_size, uint32_t flags) noexcept:
         cdef bint whole = (flags & HEAD_END) != 0
+        head = self.follow_trace(head, &head_size)
         self.hold(head, head_size, body, body_size, whole)
         self.write(head, head_size)
         if self.asks_upgrade and not whole:
@@ -362,6 +373,22 @@ cdef class Upstream(ReplyReader):
                 self.await_reply()
             else:
                 self.await_body()
+
+    cdef const unsigned char* follow_trace(self, const unsigned char* head, size_t* size) noexcept:
+        # The head as the service gets it: with this node's span in it where the request is traced.
+        cdef unsigned char* out
+        cdef uint32_t mark = 0
+        cdef size_t written
+        if self.service.meters is None or not self.service.meters.journal.tracing.on or self.trace.span:
+            return head           # what a port's client asks for carries the port's span
+        out = self.reactor.borrow(size[0] + TRACE_ROOM)
+        if out == NULL:
+            return head
+        written = trace_head(head, size[0], &self.service.meters.journal.tracing, &self.trace, out, &mark)
+        if written == 0:
+            return head
+        size[0] = written
+        return out
 
     cdef void hold(self, const unsigned char* head, size_t head_size,
                    const unsigned char* body, size_t body_size, bint whole) noexcept:

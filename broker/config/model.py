@@ -448,6 +448,18 @@ class AccessLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """Spans of exchanges, sent to an OpenTelemetry collector."""
+
+    endpoint: str
+    """URL of OTLP over HTTP, with its path."""
+    begin: bool = True
+    """A trace is begun where a request has none."""
+    sample: float = 0.1
+    """The share of begun ones, from 0 to 1, that is sampled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
     """What the command line said, kept so that a reload reads the file and adds the same again."""
 
@@ -473,6 +485,7 @@ class Config:
     connect: tuple[Connect, ...] = ()
     admin: Admin | None = None
     access_log: AccessLog | None = None
+    tracing: Tracing | None = None
     workers: int = 1
     """Processes that serve."""
     congestion: str = "auto"

@@ -33,6 +33,7 @@ from broker.config.model import (
     Service,
     Strangers,
     Timeouts,
+    Tracing,
     Upstream,
     User,
 )
@@ -78,6 +79,7 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
         connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
         admin=resolve_admin(file.admin),
         access_log=resolve_access_log(draft, file.access_log),
+        tracing=Tracing(**dict(file.tracing)) if file.tracing is not None else None,
         workers=resolve_workers(file),
         congestion=file.tcp.congestion,
         limits=limits,

@@ -373,6 +373,14 @@ class AccessLogSection(Section):
     query: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
 
 
+class TracingSection(Section):
+    """Spans of exchanges, sent to an OpenTelemetry collector."""
+
+    endpoint: Annotated[str, Written("URL", values.parse_receiver)]
+    begin: Annotated[bool, Written("true or false", values.parse_flag, values.format_flag)] = True
+    sample: Annotated[float, Written("share", values.parse_share, values.format_share, (0, 1))] = 0.1
+
+
 class TcpSection(Section):
     """Of all TCP connections of the node."""
 
@@ -389,6 +397,7 @@ class FileSection(Section):
     connect: list[ConnectSection] = []
     admin: AdminSection | None = None
     access_log: AccessLogSection | None = None
+    tracing: TracingSection | None = None
     workers: Annotated[int | None, count(1, MAX_WORKERS)] = None
     tcp: TcpSection = TcpSection()
     limits: LimitsSection = LimitsSection()

@@ -103,6 +103,16 @@ def parse_count(value: object) -> int:
     return value
 
 
+def parse_share(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a number between 0 and 1, not {describe(value)}")
+    return float(value)
+
+
+def format_share(value: float) -> str:
+    return f"{value:g}"
+
+
 def format_quantity(value: int, units: dict[str, int], bare: str) -> str:
     unit = next(each for each, size in units.items() if value % size == 0) if value else bare
     return f"{value // units[unit]}{'' if unit == bare else unit}"
@@ -322,6 +332,13 @@ def parse_dial(value: object) -> Listen:
     """The registration port of another node."""
     url = bare(parse_url(value, ["http", "https"], "http://dmz.example.com:7000"))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
+
+
+def parse_receiver(value: object) -> str:
+    """Where spans are sent to; without a path it is that of OTLP over HTTP."""
+    url = parse_url(value, ["http", "https"], "http://127.0.0.1:4318")
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}:{url.port}{url.path if url.path not in ('', '/') else '/v1/traces'}"
 
 
 def parse_upstream(value: object) -> Upstream:

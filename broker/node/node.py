@@ -28,7 +28,7 @@ from broker.node.handover import Predecessor, hand_over
 from broker.node.parts import Parts, Plan
 from broker.node.status import node_status
 from broker.node.systemd import notify
-from broker.observe.journal import Recorder, discard
+from broker.observe.journal import Prepared, Recorder
 from broker.observe.metrics import Metrics
 from broker.ports.admin import AdminPort
 from broker.ports.sockets import Inherited
@@ -61,7 +61,7 @@ class Node:
         self.started_at = time.monotonic()
         self.reloads: Counter[str] = Counter(ok=0, failed=0)
         self.reactor = Reactor(asyncio.get_running_loop())
-        self.recorder = Recorder()
+        self.recorder = Recorder(self.name)
         self.parts = Parts(self.reactor, self.name, self._on_change, self.recorder.journal)
         self.admin: AdminPort | None = None
         self._reread = reread
@@ -87,9 +87,9 @@ class Node:
             log.warning("%s", warning)
         self._watchdog.start()
         async with self._reloading:
-            access_log = self.recorder.prepare(self.config.access_log)
+            records = self.recorder.prepare(self.config)
             plan = await self._first_plan()
-            self.recorder.apply(self.config.access_log, access_log)
+            self.recorder.apply(records)
             self.reactor.start()
             if self._predecessor is not None:
                 await self._succeed(self._predecessor, plan)
@@ -237,11 +237,11 @@ class Node:
             systemd.notify_reloading()
             try:
                 config = self._reread(self.config)
-                access_log = self.recorder.prepare(config.access_log)
+                records = self.recorder.prepare(config)
                 try:
                     plan = self.parts.plan(config)
                 except BaseException:
-                    discard(access_log)
+                    records.discard()
                     raise
             except BrokerError as error:
                 self.reloads["failed"] += 1
@@ -249,16 +249,16 @@ class Node:
                 raise
             finally:
                 notify("READY=1")
-            await self.become(plan, access_log)
+            await self.become(plan, records)
             self.reloads["ok"] += 1
             for warning in config.warnings:
                 log.warning("%s", warning)
             log.info("reloaded %s", config.source or "the command line")
 
-    async def become(self, plan: Plan, access_log: int | None) -> None:
-        """What was planned holds from now on, with the access log that the recorder has prepared."""
+    async def become(self, plan: Plan, records: Prepared) -> None:
+        """What was planned holds from now on, with what the recorder has prepared."""
         self.config = plan.config
-        self.recorder.apply(plan.config.access_log, access_log)
+        self.recorder.apply(records)
         await self._commit(plan)
         self._on_change()
 

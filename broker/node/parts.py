@@ -266,7 +266,14 @@ class Parts:
                 await uplink.apply(connect, services.table, settings, timeout)
             else:
                 uplink = Uplink(
-                    self._reactor, self.agent, connect, services.table, settings, timeout, self._on_change
+                    self._reactor,
+                    self.agent,
+                    connect,
+                    services.table,
+                    settings,
+                    timeout,
+                    self._on_change,
+                    services.meters,
                 )
                 uplink.start()
             self.uplinks[connect.url] = uplink

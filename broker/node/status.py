@@ -63,7 +63,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "last_failures": node.recorder.last_failures(),
         "certificates": certificates_status(parts),
         "access_log": node.recorder.status(),
-        "tracing": None,
+        "tracing": node.recorder.tracing_status(),
         "memory": memory_status(config.limits.memory)
         | {
             "window_bytes": sum(tunnel["window_bytes"] for tunnel in tunnels),

@@ -23,7 +23,7 @@ from broker.node.colleagues import Colleagues
 from broker.node.node import Node
 from broker.node.parts import Plan
 from broker.observe import logs
-from broker.observe.journal import discard
+from broker.observe.journal import Prepared
 from broker.observe.logs import LogOptions
 from broker.ports.sockets import Inherited
 from broker.tunnel.ledger import parse_key
@@ -61,7 +61,7 @@ class Worker:
         self._board = board
         self._sockets: list[tuple[str, socket.socket]] = []  # that came for the next plan
         self._plan: Plan | None = None
-        self._access_log: int | None = None  # prepared with the plan
+        self._records = Prepared()  # with the plan
         self._started = asyncio.Event()
         self._goodbye = asyncio.Event()  # no worker has clients any more
         self._tasks: set[asyncio.Task[None]] = set()
@@ -181,26 +181,27 @@ class Worker:
     async def _prepare(self, message: Message, blob: bytes) -> Message:
         config = self._take(message, blob)
         self._node.parts.inherited = self._inherited()
-        self._access_log = self._node.recorder.prepare(config.access_log)
+        records = self._node.recorder.prepare(config)
         try:
             self._plan = self._node.parts.plan(config)
         except BaseException:
-            discard(self._access_log)
+            records.discard()
             raise
+        self._records = records
         self._node.parts.inherited.close_rest()
         return {}
 
     async def _commit(self, _message: Message, _blob: bytes) -> Message:
         plan, self._plan = self._plan, None
         if plan is not None:
-            await self._node.become(plan, self._access_log)
+            await self._node.become(plan, self._records)
         return {}
 
     async def _drop(self, _message: Message, _blob: bytes) -> Message:
         plan, self._plan = self._plan, None
         if plan is not None:
             plan.drop()
-            discard(self._access_log)
+            self._records.discard()
         return {}
 
     async def _status(self, _message: Message, _blob: bytes) -> Message:

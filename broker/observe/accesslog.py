@@ -2,14 +2,20 @@
 
 A disk that is slow or full stops nothing: the core hands over so many blocks and drops records, and counts
 them, until one has been written. A line is never torn: what a full disk took of one is ended before the next.
+All workers of a node write to the same file. The kernel appends a block to a file as a whole; to a pipe or a
+socket it does not, so there they take turns, by a lock on it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import queue
+import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from _fastpath.record import Journal, Lines
@@ -80,13 +86,14 @@ class AccessLogFile:
     def _write(self, lines: Lines) -> None:
         view = memoryview(lines)
         try:
-            if self._torn:
-                os.write(self._fd, b"\n")
-                self._torn = False
-            while view:
-                taken = os.write(self._fd, view)
-                self._torn = view[taken - 1] != 0x0A
-                view = view[taken:]
+            with turn(self._fd):
+                if self._torn:
+                    os.write(self._fd, b"\n")
+                    self._torn = False
+                while view:
+                    taken = os.write(self._fd, view)
+                    self._torn = view[taken - 1] != 0x0A
+                    view = view[taken:]
         except OSError as error:
             self.lost += bytes(view).count(b"\n")
             self.problem = (error.strerror or str(error)).lower()
@@ -95,6 +102,19 @@ class AccessLogFile:
                 log.warning("the access log %s cannot be written: %s", self.where, self.problem)
         else:
             self.problem = ""
+
+
+@contextmanager
+def turn(fd: int) -> Iterator[None]:
+    """Nobody else of this node writes there meanwhile."""
+    shared = not stat.S_ISREG(os.fstat(fd).st_mode)
+    if shared:
+        fcntl.lockf(fd, fcntl.LOCK_EX)  # of a process, and gone with it
+    try:
+        yield
+    finally:
+        if shared:
+            fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
 def access_status(file: AccessLogFile | None, journal: Journal) -> dict[str, Any] | None:

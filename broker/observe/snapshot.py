@@ -333,8 +333,8 @@ TRACING = Object(
     "Tracing.",
     {
         "endpoint": name("Where spans are sent to."),
-        "spans": count("Spans that were made."),
-        "exported": count("Of those: taken by the receiver."),
+        "traced": count("Exchanges that were traced."),
+        "exported": count("Spans that the receiver has taken, two of most exchanges."),
         "dropped": count("Spans that were lost, since there were too many or they could not be sent."),
         "problem": name("Why they cannot be sent now; empty: they can."),
     },

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
@@ -74,6 +75,7 @@ class Uplink:
         settings: TunnelSettings,
         connect_timeout_s: float,
         on_change: Callable[[], None],
+        meters: Meters | None = None,
     ) -> None:
         self.connect = connect
         self.refused: dict[str, RefusedService] = {}
@@ -87,6 +89,7 @@ class Uplink:
         self._routes = routes
         self._settings = settings
         self._on_change = on_change
+        self._meters = meters  # where streams are recorded that are refused here
         self._reasons: set[str] = set()
         self._all = _announced(connect)
         self._down: frozenset[Match] = frozenset()
@@ -326,6 +329,7 @@ class Uplink:
             dialled=True,
             name=f"{self.url} {dialler.index}",
             routes=self._routes,
+            meters=self._meters,
             local_window=self._settings.window,
             peer_window=link.acceptance.window,
             local_streams=self._settings.streams,

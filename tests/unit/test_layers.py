@@ -61,6 +61,7 @@ LEVELS = {
         "ids",
         "writer",
         "pace",
+        "trace",
     },
     "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
