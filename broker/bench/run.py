@@ -6,7 +6,7 @@ import asyncio
 import resource
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from broker.bench import accounting, load
 from broker.bench.report import Report, progress
 from broker.errors import EXIT_DONE, EXIT_FAILED, RunError, UsageError
 from broker.node.child import ANY, Child, end_with_parent
+from broker.observe.terminal import going_on
 
 SERVICE_SECONDS = 10.0  # until the service must have said where it listens
 WARMUP = 0.5
@@ -74,9 +75,11 @@ def read_url(url: str) -> Loaded:
 
 
 @asynccontextmanager
-async def own_pair(tunnels: int) -> AsyncIterator[Loaded]:
+async def own_pair(tunnels: int, *, quiet: bool = True) -> AsyncIterator[Loaded]:
     """A DMZ node and an agent with a small service behind it, until the context is left."""
     async with AsyncExitStack() as stack:
+        showing = stack.enter_context(ExitStack())
+        showing.enter_context(going_on("starting a DMZ node and an agent", quiet=quiet))
         service = await stack.enter_async_context(_service())
         dmz = Child(
             "DMZ node",
@@ -92,6 +95,7 @@ async def own_pair(tunnels: int) -> AsyncIterator[Loaded]:
         await stack.enter_async_context(agent)
         await agent.ready()
         external = urlsplit(await dmz.url("external"))
+        showing.close()
         assert external.hostname is not None and external.port is not None
         yield Loaded(external.hostname, external.port, pids=(dmz.pid, agent.pid))
 
@@ -99,7 +103,7 @@ async def own_pair(tunnels: int) -> AsyncIterator[Loaded]:
 async def _bench(options: Options) -> Report:
     if options.url is not None:
         return await _measure(read_url(options.url), options)
-    async with own_pair(options.tunnels) as loaded:
+    async with own_pair(options.tunnels, quiet=options.quiet or options.as_json) as loaded:
         return await _measure(loaded, options)
 
 

@@ -12,6 +12,10 @@ def demo(ctx: click.Context, once: bool) -> None:
     """Run a DMZ node, an agent and a sample service on loopback, and send a request through.
 
     Prints the answer and a line to try; stays until Ctrl-C.
+
+    \b
+      broker demo
+      broker demo --once                 a test that the program works here
     """
     from broker.node.demo import run
 

@@ -17,8 +17,9 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
 
     With an agent's CONFIG, or the URL of a registration port, it goes the way that an agent goes (name,
     route, TCP, TLS, registration, rights, clock, round trip, upstreams), and only asks what would be
-    granted: no tunnel is made. With a DMZ node's CONFIG it looks at that node's ports, agents and local
-    services; run it on the DMZ node. The exit code is 1 where a step fails.
+    granted: no tunnel is made. With a DMZ node's CONFIG it looks at that node's ports, certificates, agents,
+    refused logins, last failures and local services; run it on the DMZ node. The exit code is 1 where a
+    step fails.
 
     \b
     On the agent's machine
@@ -32,7 +33,9 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
     from dataclasses import replace
 
     from broker.config import Flags, load, split_where
-    from broker.node.doctor import Step, examine
+    from broker.node.doctor import examine
+    from broker.node.steps import Step
+    from broker.observe.terminal import going_on
 
     config, urls = split_where((where,))
     # An agent without services makes no sense to the configuration; to ask at a URL it needs none.
@@ -49,7 +52,12 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
     async def run() -> bool:
         well = True
         subject = ""
-        async for step in examine(found):
+        steps = examine(found)
+        while True:
+            with going_on("looking"):
+                step = await anext(steps, None)
+            if step is None:
+                return well
             well = well and step.state != "failed"
             if as_json:
                 click.echo(json.dumps(step.plain()))
@@ -58,7 +66,6 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
                 subject = step.subject
                 click.echo(subject)
             show(step)
-        return well
 
     def show(step: Step) -> None:
         click.echo(f"  {mark(step.state)}  {step.name:<13}{step.seconds * 1000:9.1f} ms  {step.detail}")

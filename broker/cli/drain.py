@@ -13,6 +13,10 @@ def drain(admin: str) -> None:
     """Let the running node take nothing new, finish what runs, and end.
 
     What isn't done after timeouts.drain is cut.
+
+    \b
+      broker drain
+      broker drain --admin http://127.0.0.1:7002
     """
     from broker.cli.admin import ask
 

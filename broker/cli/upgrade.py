@@ -20,7 +20,7 @@ def upgrade(admin: str) -> None:
     same.
 
     \b
-      pip install --upgrade broker && broker upgrade
+      pip install --upgrade tunnel-broker && broker upgrade
     """
     from broker.cli.admin import ask
 

@@ -51,7 +51,8 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
         r"refused",
         Advice(
             "nothing listens at that port, or a firewall answers for it",
-            "is `broker serve` up there, with this port in `registration[].listen`? broker doctor there says",
+            "is `broker serve` up there, with this port in `registration[].listen`? broker doctor there says;"
+            " where only a proxy may go out: `connect[].proxy`",
         ),
     ),
     (
@@ -59,7 +60,8 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
         r"within|timed out",
         Advice(
             "a firewall drops the packets, or the address is not in use",
-            "allow outgoing connections to this address and port",
+            "allow outgoing connections to this address and port; where only a proxy may go out:"
+            " `connect[].proxy`",
         ),
     ),
     ("tcp", "", Advice("the network does not lead there", "ip route get ADDRESS")),
@@ -109,8 +111,8 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
         "tls",
         r"not trusted|unknown|self.signed|can't be verified|unable to get",
         Advice(
-            "its certificate is of a CA that this agent does not know",
-            "`connect[].tls.ca`: the file of that CA",
+            "its certificate is of a CA that this agent does not know, or a proxy in between opens TLS",
+            "`connect[].tls.ca`: the file of that CA; broker tls check HOST:PORT says who has signed it",
         ),
     ),
     (
@@ -125,6 +127,15 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
         "registration",
         r"speaks TLS",
         Advice("the port speaks TLS, and is dialled in plain", "write https:// in `connect[].url`"),
+    ),
+    (
+        "registration",
+        r"agents connect here",
+        Advice(
+            "a proxy in between takes `Upgrade` out of what passes, or speaks HTTP/1.0",
+            "let it pass Upgrade and Connection in HTTP/1.1 (nginx: proxy_http_version 1.1; proxy_set_header"
+            " Upgrade $http_upgrade; proxy_set_header Connection upgrade), or dial past it",
+        ),
     ),
     (
         "registration",
@@ -236,6 +247,34 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
         Advice("the service does not answer", "look at its log; correct `services[].upstream` or `health`"),
     ),
     (
+        "failures",
+        r"no-agent",
+        Advice("its agents are away, or have withdrawn it", "broker doctor on the agent's machine"),
+    ),
+    (
+        "failures",
+        r"no-service",
+        Advice("nobody offers what is asked for", "broker status says what is offered; the host and path"),
+    ),
+    (
+        "failures",
+        r"upstream",
+        Advice(
+            "the service behind the agent fails", "broker doctor on the agent's machine; the service's log"
+        ),
+    ),
+    (
+        "failures",
+        r"tunnel-lost",
+        Advice("the network between agent and this node breaks", "the agent's log says since when, and how"),
+    ),
+    (
+        "failures",
+        r"overloaded|rate-limited",
+        Advice("a limit is reached", "broker status says what is used; `limits`"),
+    ),
+    ("failures", "", Advice("clients ask for what is not allowed", "the access log says who: `access_log`")),
+    (
         "port",
         r"refused",
         Advice(
@@ -249,9 +288,49 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
         Advice("the port can't be reached from this machine", "its address; the firewall of this machine"),
     ),
     (
-        "agents",
+        "node",
+        r"answers with 40[13]",
+        Advice("the admin port wants a credential", "ask it at a loopback address, or by `broker status`"),
+    ),
+    (
+        "node",
         r"admin port",
         Advice("the node is not running, or was started with another admin port", "broker serve CONFIG"),
+    ),
+    ("node", "", Advice("it starts, drains, or has no worker", "its log says why")),
+    (
+        "certificates",
+        "",
+        Advice("nobody has renewed it", "replace the files, then broker reload; broker tls show CONFIG"),
+    ),
+    (
+        "agents",
+        r"unauthenticated",
+        Advice(
+            "agents come with a token or certificate that no user has",
+            "`users[].tokens` must have the hash (broker token hash) of the agent's token; broker reload",
+        ),
+    ),
+    (
+        "agents",
+        r"forbidden",
+        Advice("agents offer what their user may not", "`users[].may.services`, then broker reload"),
+    ),
+    (
+        "agents",
+        r"conflict",
+        Advice(
+            "agents offer what belongs to another user",
+            "broker status says whose it is; offer another host or path, or use the same user",
+        ),
+    ),
+    (
+        "agents",
+        r"unsupported|upgrade",
+        Advice(
+            "something else than an agent comes, or one of another protocol version",
+            "install the same version on both sides; its log says who came",
+        ),
     ),
     (
         "agents",

@@ -118,6 +118,12 @@ class Channel:
                 if not future.done():
                     future.set_exception(ChannelLost("the process has ended"))
 
+    async def flushed(self, timeout_s: float) -> None:
+        """Until all that was said has been written, or nobody reads it."""
+        deadline = self._loop.time() + timeout_s
+        while self._out and self._open and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
     # --- out ------------------------------------------------------------------------------------
 
     def _flush(self) -> None:

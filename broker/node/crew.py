@@ -39,6 +39,7 @@ class Place:
         self.restarts = 0
         self.reasons: list[str] = []  # why it is not ready
         self.idle = False  # drains, and has no clients any more
+        self.parted = False  # it ends in order, and has said its last word
         self.ended = asyncio.Event()
         self.ended.set()
 
@@ -136,6 +137,7 @@ class Crew:
             place.pid = 0
             place.ended.clear()
             place.reasons = ["a worker is starting"]
+            place.parted = False
             place.since = time.monotonic()
             place.channel = Channel(
                 ours,

@@ -15,6 +15,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from broker.errors import EXIT_DONE, EXIT_FAILED, RunError
 from broker.node.child import ANY, Child
+from broker.observe.terminal import going_on
 
 READY_S = 20.0
 PATH = "/hello"
@@ -36,8 +37,8 @@ async def _demo(once: bool) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     async with AsyncExitStack() as stack:
         service = await _sample_service(stack)
-        dmz = await stack.enter_async_context(
-            Child(
+        with going_on("starting the DMZ node") as say:
+            node = Child(
                 "DMZ node",
                 "serve",
                 *("--external", ANY),
@@ -45,13 +46,13 @@ async def _demo(once: bool) -> int:
                 *("--admin", ANY),
                 *("--workers", "1"),
             )
-        )
-        external = await dmz.url("external")
-        registration = await dmz.url("registration")
-        agent = await stack.enter_async_context(
-            Child("agent", "connect", registration, "--service", service, "--tunnels", "2")
-        )
-        await agent.ready()
+            dmz = await stack.enter_async_context(node)
+            external = await dmz.url("external")
+            registration = await dmz.url("registration")
+            say("starting the agent")
+            child = Child("agent", "connect", registration, "--service", service, "--tunnels", "2")
+            agent = await stack.enter_async_context(child)
+            await agent.ready()
         _say_what_runs(service, external, registration)
         await _show_request(f"{external}{PATH}")
         if once:

@@ -2,7 +2,7 @@
 
     an entry of `connect`   name, route, tcp, (proxy,) tls, registration, rights, clock, round trip
     its services            upstream
-    a DMZ node's ports      port; then what its admin port says of the agents
+    a DMZ node              port; what its admin port says: node, certificates, agents, failures (vitals.py)
 
 A step that fails names the likely cause and what mends it (`causes.py`); the steps that build on it are left
 out. Nothing is changed anywhere: the registration only asks what would be granted.
@@ -11,7 +11,6 @@ out. Nothing is changed anywhere: the registration only asks what would be grant
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import socket
@@ -20,12 +19,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from _fastpath.backend import Backend
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Config, Connect, HealthCheck, Listen, Proxy, Service, Upstream
-from broker.node.causes import NONE, Advice, advice_for
+from broker.node.causes import NONE, advice_for
+from broker.node.steps import Failed, Step, failed, since, timed
+from broker.node.vitals import examine_node
 from broker.services.probe import Probe
 from broker.tls.client import ClientContext
 from broker.tls.stream import TlsFailed, TlsStream
@@ -50,33 +49,7 @@ from broker.tunnel.uplink import context_of, node_name
 ANSWER_S = 10.0
 SKEW_S = 30.0  # between the clocks of both sides: more than that makes certificates look too old or too young
 CONNECTS = HealthCheck(kind="tcp")
-ADMIN_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    subject: str  # what is looked at: a URL, a service, a port
-    name: str
-    state: str  # ok, warning or failed
-    seconds: float
-    detail: str
-    advice: Advice = NONE
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "subject": self.subject,
-            "step": self.name,
-            "state": self.state,
-            "ms": round(self.seconds * 1000, 3),
-            "detail": self.detail,
-            "cause": self.advice.cause,
-            "mend": self.advice.mend,
-        }
-
-
-class Failed(Exception):
-    """A step failed; the text is a clause for people."""
+PORT_S = 3.0
 
 
 @dataclass(slots=True)
@@ -143,6 +116,9 @@ async def examine(config: Config) -> AsyncIterator[Step]:
             yield step
     async for step in examine_ports(config):
         yield step
+    if config.admin is not None and (config.registration or config.external):
+        async for step in examine_node(config.admin.url):
+            yield step
 
 
 # --- an agent's way to its DMZ node -----------------------------------------------------------------
@@ -311,55 +287,17 @@ async def examine_ports(config: Config) -> AsyncIterator[Step]:
     for what, port in ports:
         started = time.perf_counter()
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(inside(port.host), port.port), ADMIN_S)
+            _, writer = await asyncio.wait_for(asyncio.open_connection(inside(port.host), port.port), PORT_S)
             writer.close()
         except (OSError, TimeoutError) as error:
             yield failed(f"{what} {port.url}", "port", started, words_of(error))
             continue
         yield Step(f"{what} {port.url}", "port", "ok", since(started), "somebody accepts there")
-    if config.registration and config.admin is not None:
-        yield await timed(config.admin.url, "agents", agents_of(config.admin.url))
-
-
-async def agents_of(admin: str) -> str:
-    try:
-        timeout = aiohttp.ClientTimeout(total=ADMIN_S)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{admin}/status") as answer,
-        ):
-            status = json.loads(await answer.read())
-    except (OSError, ValueError, TimeoutError, aiohttp.ClientError) as error:
-        raise Failed(f"the admin port does not answer: {words_of(error)}") from None
-    tunnels = len(status.get("tunnels", [])) if isinstance(status, dict) else 0
-    if not tunnels:
-        raise Failed("no agent is registered")
-    return f"{tunnels} tunnels are registered"
 
 
 def inside(host: str) -> str:
     """Where a port that listens on `host` is reached from this machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-# --- steps -------------------------------------------------------------------------------------------
-
-
-async def timed(subject: str, name: str, work: Any) -> Step:
-    started = time.perf_counter()
-    try:
-        detail = await work
-    except Failed as error:
-        return failed(subject, name, started, str(error))
-    return Step(subject, name, "ok", since(started), detail)
-
-
-def failed(subject: str, name: str, started: float, detail: str) -> Step:
-    return Step(subject, name, "failed", since(started), detail, advice_for(name, detail))
-
-
-def since(started: float) -> float:
-    return time.perf_counter() - started
 
 
 def words_of(error: Exception) -> str:

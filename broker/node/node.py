@@ -75,6 +75,7 @@ class Node:
         self.handed_over = False  # a successor accepts what waits
         self.on_readiness: Callable[[list[str]], None] | None = None  # told why it is not ready, if so
         self.last_word: Callable[[float], Awaitable[None]] | None = None  # may wait, when no clients are left
+        self.on_parting: Callable[[], None] | None = None  # told when all is done, and just before the end
         self._inherited = inherited
         self._daily: DailyLook | None = None
 
@@ -151,6 +152,8 @@ class Node:
         await self._until(lambda: self.parts.registered == 0, min(deadline, time.monotonic() + GOODBYE_S))
         if self.parts.exchanges:
             log.warning("%d exchanges are cut", self.parts.exchanges)
+        if self.on_parting is not None:
+            self.on_parting()
         await self.close()
         log.info("stopped")
 

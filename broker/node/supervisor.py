@@ -18,7 +18,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 from broker import __version__
@@ -34,7 +34,7 @@ from broker.node.parts import Plan, Sockets, labelled, plan_for, ports_of, socke
 from broker.node.reception import Reception
 from broker.node.systemd import notify
 from broker.observe.metrics import Metrics
-from broker.observe.snapshot import merge
+from broker.observe.past import Past
 from broker.ports.admin import AdminPort
 from broker.ports.sockets import Inherited, bound_url, close_all, label, share
 from broker.tunnel.ledger import Ledger, pack_verdict, parse_claim, parse_key
@@ -43,6 +43,7 @@ from broker.tunnel.uplink import node_name
 log = logging.getLogger("broker.node")
 
 ANSWER_S = 5.0  # for a worker's status
+LOOK_S = 5.0  # workers are asked that often, scrapes or not
 DRAIN_MORE_S = 2.0  # workers have a deadline of their own; beyond it they are killed
 
 
@@ -80,6 +81,8 @@ class Supervisor:
         self._leave = asyncio.Event()
         self._now = asyncio.Event()
         self._was_ready = False
+        self._past = Past()
+        self._looking: asyncio.Task[None] | None = None
         self._last: dict[str, Any] = {}
         self._metrics = Metrics(lambda: self._last)
 
@@ -110,6 +113,7 @@ class Supervisor:
         self.state = "serving"
         if self._predecessor is not None:
             self._predecessor.serving()
+        self._looking = asyncio.get_running_loop().create_task(self._keep_looking(), name="look")
         self._announce(plan)
         self._on_change()
 
@@ -153,6 +157,8 @@ class Supervisor:
             return
         self.state = "stopped"
         self._watchdog.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         self._reception.serve([])
 
         async def tell() -> None:
@@ -338,10 +344,16 @@ class Supervisor:
                 place.send({"do": "link", "port": port, "worker": peer.index, "dials": place is one}, end)
 
     def _on_gone(self, place: Place) -> None:
+        self._forget(place)
         self._ledger.lost(place.index)
         self._board.clear(place.index)
         self._links = {link for link in self._links if place.index not in link[1:]}
         self._on_change()
+
+    def _forget(self, place: Place) -> None:
+        lost_s = self._past.lost(place.index)
+        if lost_s is not None and not place.parted and self.state == "serving":
+            log.warning("what worker %d counted in its last %.1f s is lost", place.index, lost_s)
 
     def _on_message(self, place: Place, message: Message) -> None:
         what = message.get("do")
@@ -366,6 +378,9 @@ class Supervisor:
         elif what == "readiness":
             place.reasons = message["reasons"]
             self._on_change()
+        elif what == "parting":
+            place.parted = True
+            self._past.seen(place.index, message["status"])
         elif what == "idle":
             place.idle = True
 
@@ -432,11 +447,27 @@ class Supervisor:
         reasons = [place.reasons for place in self._crew.places]
         return [] if [] in reasons else list(dict.fromkeys(each for some in reasons for each in some))
 
+    async def _look(self) -> None:
+        """What the workers count; of one that has no answer now, what it said last."""
+
+        async def ask(place: Place) -> None:
+            with suppress(ChannelLost, RunError):
+                answer = await place.ask({"do": "status"}, timeout_s=ANSWER_S)
+                if place.up:
+                    self._past.seen(place.index, answer["status"])
+
+        await asyncio.gather(*map(ask, self._crew.up))
+
+    async def _keep_looking(self) -> None:
+        """So that little is lost with a worker that is killed."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._look()
+
     async def report(self) -> dict[str, Any]:
-        answers = await self._ask_all({"do": "status"})
+        await self._look()
         reasons = self.not_ready()
-        if answers:  # else all have just died: what was last known, and what is true of this process
-            self._last = merge([answer["status"] for answer in answers])
+        self._last = self._past.merged() or self._last
         self._last |= {
             "node": self.name,
             "version": __version__,

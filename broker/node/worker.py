@@ -30,6 +30,8 @@ from broker.tunnel.ledger import parse_key
 
 log = logging.getLogger("broker.node")
 
+LAST_WORD_S = 2.0  # for the supervisor to take it
+
 
 def share_of(config: Config, index: int, count: int) -> Config:
     """What one of `count` workers does of it: it has no admin port, and dials its share of the tunnels."""
@@ -78,6 +80,7 @@ class Worker:
                 return EXIT_FAILED
             await self._node.serve()
             await self._node.shutdown()
+            await self._channel.flushed(LAST_WORD_S)
         except Exception:
             log.exception("worker %d failed; this is a mistake in the program", self._index)
             return EXIT_FAILED
@@ -159,6 +162,7 @@ class Worker:
         self._colleagues = Colleagues(self._node.reactor, self._index, self._board, self._channel)
         self._node.parts.colleagues = self._colleagues
         self._node.on_readiness = self._tell_readiness
+        self._node.on_parting = self._say_last_word
         try:
             await self._node.start()
         except BaseException:
@@ -223,6 +227,9 @@ class Worker:
             return
         host, number = message["address"]
         port.take(sock, (host, number))
+
+    def _say_last_word(self) -> None:
+        self._channel.send({"do": "parting", "status": self._node.status()})
 
     def _tell_readiness(self, reasons: list[str]) -> None:
         self._channel.send({"do": "readiness", "reasons": reasons})

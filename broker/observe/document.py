@@ -2,7 +2,8 @@
 
 A document is what JSON can hold. Each part of it is described once: its type, its meaning, and how the values
 of several processes become one: a count is summed, a name is that of the first, lists are joined, rows about
-the same thing are merged.
+the same thing are merged; and what remains of it when its process is gone: what was counted since the start
+does, what is true of a moment does not.
 """
 
 from __future__ import annotations
@@ -44,20 +45,29 @@ class Part:
         there = [value for value in values if value is not None]
         return self.join(there) if there else None
 
+    def remains(self, value: Any) -> Any:
+        return None if value is None else self.rest(value)
+
     def shape(self) -> dict[str, Any]:
         raise NotImplementedError
 
     def join(self, values: Sequence[Any]) -> Any:
         raise NotImplementedError
 
+    def rest(self, value: Any) -> Any:
+        raise NotImplementedError
+
 
 class Plain(Part):
-    """A single value, or a list of plain ones."""
+    """A single value, or a list of plain ones. `passing`: a sum of what is there now."""
 
-    def __init__(self, kind: str, how: Merge, text: str, *, null: bool = False, **more: Any) -> None:
+    def __init__(
+        self, kind: str, how: Merge, text: str, *, null: bool = False, passing: bool = False, **more: Any
+    ) -> None:
         super().__init__(text, null=null)
         self._kind = kind
         self._how = how
+        self._passing = passing
         self._more = more
 
     def shape(self) -> dict[str, Any]:
@@ -65,6 +75,9 @@ class Plain(Part):
 
     def join(self, values: Sequence[Any]) -> Any:
         return self._how(values)
+
+    def rest(self, value: Any) -> Any:
+        return 0 if self._passing else value
 
 
 class Map(Part):
@@ -80,6 +93,9 @@ class Map(Part):
     def join(self, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         names = union([list(value) for value in values])
         return {name: self._item.merge([value[name] for value in values if name in value]) for name in names}
+
+    def rest(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._item.remains(each) for name, each in value.items()}
 
 
 class Object(Part):
@@ -100,18 +116,31 @@ class Object(Part):
     def join(self, values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {name: part.merge([value[name] for value in values]) for name, part in self.fields.items()}
 
+    def rest(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: part.remains(value[name]) for name, part in self.fields.items()}
+
 
 class Rows(Part):
     """A list of objects. Those with the same `key` are about one thing and merged; without one all are kept.
 
     `latest`: of the rows only so many are kept, the largest by the field "time", and the latest first.
+    `lasting`: they remain when their process is gone.
     """
 
-    def __init__(self, text: str, item: Object, key: tuple[str, ...] = (), latest: int = 0) -> None:
+    def __init__(
+        self,
+        text: str,
+        item: Object,
+        key: tuple[str, ...] = (),
+        latest: int = 0,
+        *,
+        lasting: bool = False,
+    ) -> None:
         super().__init__(text)
         self.item = item
         self._key = key
         self._latest = latest
+        self._lasting = lasting
 
     def shape(self) -> dict[str, Any]:
         return {"type": "array", "items": self.item.schema()}
@@ -127,6 +156,11 @@ class Rows(Part):
             groups.setdefault(tuple(row[name] for name in self._key), []).append(row)
         return [self.item.merge(group) for group in groups.values()]
 
+    def rest(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self._latest:
+            return value  # about what is over anyway
+        return [self.item.remains(row) for row in value] if self._lasting else []
+
 
 # --- the usual kinds -------------------------------------------------------------------------------
 
@@ -140,12 +174,17 @@ def names(text: str) -> Plain:
 
 
 def count(text: str, *, null: bool = False) -> Plain:
-    """A number of things, now or since the start: several processes have the sum."""
+    """A number of things that are there now: several processes have the sum."""
+    return Plain("integer", sum, text, null=null, passing=True, minimum=0)
+
+
+def total(text: str, *, null: bool = False) -> Plain:
+    """The same of what has happened since the start: it stays when the process is gone."""
     return Plain("integer", sum, text, null=null, minimum=0)
 
 
 def amount(text: str) -> Plain:
-    """The same, with fractions."""
+    """A total with fractions."""
     return Plain("number", sum, text, minimum=0)
 
 
@@ -155,4 +194,4 @@ def setting(text: str, *, null: bool = False) -> Plain:
 
 
 def counts(text: str) -> Map:
-    return Map(count("How many."), text)
+    return Map(total("How many."), text)

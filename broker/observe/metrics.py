@@ -123,6 +123,13 @@ METRICS: tuple[Metric, ...] = (
         of_each("external", ("name",), "refused"),
     ),
     Metric(
+        "broker_external_connections_denied",
+        "counter",
+        PORT,
+        "Connections that were refused for their address, or for want of a PROXY header.",
+        of_each("external", ("name",), "denied"),
+    ),
+    Metric(
         "broker_tls_handshakes",
         "counter",
         ("port", "result"),
@@ -358,6 +365,13 @@ METRICS: tuple[Metric, ...] = (
         lambda status: [((result,), count) for result, count in status["reloads"].items()],
     ),
     Metric(
+        "broker_worker_restarts",
+        "counter",
+        ("worker",),
+        "Times that a worker was replaced. Of one that was killed, the counts of its last seconds are lost.",
+        of_each("workers", ("index",), "restarts"),
+    ),
+    Metric(
         "broker_access_log_records",
         "counter",
         (),
@@ -443,10 +457,15 @@ REFERENCE_HEAD = """\
 What `/metrics` at the admin port answers, in Prometheus' text format. This page is made from the program
 (`scripts/reference`), and a test holds it.
 
-Several worker processes of one node are summed. Labels are bounded: `port`, `at` and `url` are configured;
-`service`, `user` and `agent` belong to whoever has logged in, and beyond 200 services of a port, or 1,000
-agents or announced services, the rest is counted as `(other)`. `(none)` is what led to no service. No label
-holds anything that a client has sent.
+Several worker processes of one node are summed, those that are gone included: counters do not go down when a
+worker is replaced. What a killed one counted since the last look (a scrape, at most 5 seconds ago) is lost,
+and the log says so.
+
+Labels are bounded: `port`, `at` and `url` are configured; `service`, `user` and `agent` belong to whoever has
+logged in, and beyond 200 services of a port, or 1,000 agents or announced services, the rest is counted as
+`(other)`. `(none)` is what led to no service. No label holds anything that a client has sent.
+
+For Grafana there is a dashboard, `packaging/grafana/broker.json`: import it and choose the data source.
 
 """
 

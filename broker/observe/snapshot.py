@@ -23,6 +23,7 @@ from broker.observe.document import (
     name,
     names,
     setting,
+    total,
 )
 
 SCHEMA_VERSION = 1
@@ -36,11 +37,11 @@ def moment(how: Any, text: str) -> Plain:
 
 
 TALLY = {
-    "exchanges": count("Requests, and TCP connections, that were begun."),
+    "exchanges": total("Requests, and TCP connections, that were begun."),
     "active": count("Of those: under way."),
-    "bytes_in": count("Bytes of request bodies, or from clients of TCP connections."),
-    "bytes_out": count("Bytes of response bodies, or to clients of TCP connections."),
-    "retries": count("Times that a request was sent again."),
+    "bytes_in": total("Bytes of request bodies, or from clients of TCP connections."),
+    "bytes_out": total("Bytes of response bodies, or to clients of TCP connections."),
+    "retries": total("Times that a request was sent again."),
     "statuses": Plain(
         "array",
         elementwise,
@@ -60,14 +61,14 @@ EXTERNAL = Object(
         "registration": name("The registration port that it is paired with.", null=True),
         "service": name("The service that a tcp port leads to.", null=True),
         "connections": count("Connections of clients that are open."),
-        "accepted": count("Connections that clients opened."),
-        "refused": count("Connections refused over a limit."),
-        "denied": count("Connections refused for their address, or for want of a PROXY header."),
+        "accepted": total("Connections that clients opened."),
+        "refused": total("Connections refused over a limit."),
+        "denied": total("Connections refused for their address, or for want of a PROXY header."),
         "paused": count("Sockets that do not accept now, for want of descriptors."),
-        "handshakes": count("TLS handshakes that were completed."),
-        "handshake_failures": count("TLS handshakes that failed."),
-        "resumed": count("Of the completed ones: those that went on with an earlier session."),
-        "rested": count("Times that an idle TLS client gave its buffers back."),
+        "handshakes": total("TLS handshakes that were completed."),
+        "handshake_failures": total("TLS handshakes that failed."),
+        "resumed": total("Of the completed ones: those that went on with an earlier session."),
+        "rested": total("Times that an idle TLS client gave its buffers back."),
         **TALLY,
     },
 )
@@ -78,14 +79,14 @@ REGISTRATION = Object(
         "name": name("Its name."),
         "url": name("Where it listens."),
         "tunnels": count("Tunnels that are registered."),
-        "accepted": count("Connections that agents opened."),
-        "logins": count("Tunnels that were registered."),
+        "accepted": total("Connections that agents opened."),
+        "logins": total("Tunnels that were registered."),
         "logins_pending": count("Connections that have not logged in yet."),
-        "crowded_out": count("Connections that gave way to others before they logged in."),
-        "turned_away": count("Connections that were refused for failed logins before."),
+        "crowded_out": total("Connections that gave way to others before they logged in."),
+        "turned_away": total("Connections that were refused for failed logins before."),
         "punished": count("Networks whose connections are refused: too many failed logins."),
-        "evicted": count("Tunnels that a new login of the same agent replaced."),
-        "lost": count("Tunnels that ended without a farewell."),
+        "evicted": total("Tunnels that a new login of the same agent replaced."),
+        "lost": total("Tunnels that ended without a farewell."),
         "refusals": counts("Logins that were refused, by code."),
     },
 )
@@ -94,7 +95,7 @@ CONNECT = Object(
     "A registration port that this node dials.",
     {
         "url": name("Its URL."),
-        "lost": count("Tunnels that ended without a farewell."),
+        "lost": total("Tunnels that ended without a farewell."),
         "refused": Rows(
             "Services that the DMZ node does not take.",
             Object(
@@ -128,16 +129,16 @@ CONNECT = Object(
 
 SESSION = {
     "streams": count("Streams that are open, whoever opened them."),
-    "opened": count("Streams that this side opened."),
-    "accepted": count("Streams that the other side opened."),
-    "refused": count("Of those: refused for want of room, or in a drain."),
-    "resets_in": count("Streams that the other side broke off."),
-    "resets_out": count("Streams that this side broke off."),
-    "stalls": count("Times that a stream had bytes to send and no credit left."),
-    "frames_in": count("Frames received."),
-    "frames_out": count("Frames sent."),
-    "bytes_in": count("Bytes received."),
-    "bytes_out": count("Bytes sent."),
+    "opened": total("Streams that this side opened."),
+    "accepted": total("Streams that the other side opened."),
+    "refused": total("Of those: refused for want of room, or in a drain."),
+    "resets_in": total("Streams that the other side broke off."),
+    "resets_out": total("Streams that this side broke off."),
+    "stalls": total("Times that a stream had bytes to send and no credit left."),
+    "frames_in": total("Frames received."),
+    "frames_out": total("Frames sent."),
+    "bytes_in": total("Bytes received."),
+    "bytes_out": total("Bytes sent."),
     "rate_in": count("Bytes received per second, over the last seconds."),
     "rate_out": count("Bytes sent per second, over the last seconds."),
     "window_bytes": count("What the windows that this side gives its streams promise together."),
@@ -161,11 +162,11 @@ TUNNEL = Object(
         "rtt_us": setting("Smoothed round-trip time in microseconds; 0: not measured yet."),
         "rtt_s": Plain("number", first, "The same in seconds."),
         **SESSION,
-        "window_growths": count("Times that a window grew."),
-        "window_shrinks": count("Times that one shrank, under pressure."),
-        "pings": count("Round trips that were measured."),
-        "reads": count("Reads from its socket."),
-        "writes": count("Writes to its socket."),
+        "window_growths": total("Times that a window grew."),
+        "window_shrinks": total("Times that one shrank, under pressure."),
+        "pings": total("Round trips that were measured."),
+        "reads": total("Reads from its socket."),
+        "writes": total("Writes to its socket."),
         "active": count("The same as streams."),
     },
 )
@@ -177,7 +178,7 @@ AGENT = Object(
         "user": name("Who it has proven to be.", null=True),
         "agent": name("Its name; (other) stands for those that are counted together."),
         "tunnels": count("Tunnels that are up."),
-        "tunnels_ended": count("Tunnels that are over."),
+        "tunnels_ended": total("Tunnels that are over."),
         **SESSION,
     },
 )
@@ -191,9 +192,9 @@ BACKEND = Object(
         "ejected": Plain("boolean", all, "It is left out for a while, since it has failed."),
         "active": count("Requests, and TCP connections, that are under way there."),
         "idle": count("Idle connections that are kept."),
-        "exchanges": count("Requests, and TCP connections, that were joined to it."),
-        "failures": count("Times that it could not be reached, or failed."),
-        "ejections": count("Times that it was left out."),
+        "exchanges": total("Requests, and TCP connections, that were joined to it."),
+        "failures": total("Times that it could not be reached, or failed."),
+        "ejections": total("Times that it was left out."),
         "problem": name("Why the last check has failed; empty: it has not."),
     },
 )
@@ -215,15 +216,15 @@ SERVICE = Object(
         "addresses": names("What they resolve to now."),
         "problem": name("Why they do not all resolve; empty: they do."),
         "backends": Rows("How each of these does.", BACKEND, key=("address",)),
-        "connects": count("Connections that were opened.", null=True),
-        "connect_failures": count("Connections that failed.", null=True),
-        "reused": count("Requests that took an idle connection.", null=True),
+        "connects": total("Connections that were opened.", null=True),
+        "connect_failures": total("Connections that failed.", null=True),
+        "reused": total("Requests that took an idle connection.", null=True),
         "idle": count("Idle connections that are kept.", null=True),
-        "exchanges": count("Requests, and TCP connections, that were joined to it."),
+        "exchanges": total("Requests, and TCP connections, that were joined to it."),
         "active": count("Of those: under way.", null=True),
-        "bytes_in": count("Bytes of request bodies.", null=True),
-        "bytes_out": count("Bytes of response bodies.", null=True),
-        "retries": count("Times that a request was sent again over another connection."),
+        "bytes_in": total("Bytes of request bodies.", null=True),
+        "bytes_out": total("Bytes of response bodies.", null=True),
+        "retries": total("Times that a request was sent again over another connection."),
         "statuses": Plain(
             "array",
             elementwise,
@@ -253,9 +254,9 @@ REQUESTS = Object(
     {
         "port": name("The external port's name; in an agent the URL that was dialled."),
         "service": name("The service; (none): nothing matched, (other): those beyond the first 200."),
-        "bytes_in": count("Bytes of request bodies."),
-        "bytes_out": count("Bytes of response bodies."),
-        "retries": count("Times that a request was sent again."),
+        "bytes_in": total("Bytes of request bodies."),
+        "bytes_out": total("Bytes of response bodies."),
+        "retries": total("Times that a request was sent again."),
         "statuses": counts("Exchanges by status; none: cut, or a TCP connection."),
         "failures": Map(
             counts("By whether the service can have seen the request: never-sent, maybe-sent, sent."),
@@ -322,8 +323,8 @@ ACCESS_LOG = Object(
     {
         "path": name("Where it is written to."),
         "format": name("json or combined."),
-        "records": count("Records that were made."),
-        "dropped": count("Records that were lost, since they could not be written in time or at all."),
+        "records": total("Records that were made."),
+        "dropped": total("Records that were lost, since they could not be written in time or at all."),
         "problem": name("Why it cannot be written now; empty: it can."),
     },
     null=True,
@@ -333,9 +334,9 @@ TRACING = Object(
     "Tracing.",
     {
         "endpoint": name("Where spans are sent to."),
-        "traced": count("Exchanges that were traced."),
-        "exported": count("Spans that the receiver has taken, two of most exchanges."),
-        "dropped": count("Spans that were lost, since there were too many or they could not be sent."),
+        "traced": total("Exchanges that were traced."),
+        "exported": total("Spans that the receiver has taken, two of most exchanges."),
+        "dropped": total("Spans that were lost, since there were too many or they could not be sent."),
         "problem": name("Why they cannot be sent now; empty: they can."),
     },
     null=True,
@@ -369,14 +370,14 @@ DOCUMENT = Object(
         "source": name("The configuration file; null: the command line.", null=True),
         "admin": Object("The admin port.", {"url": name("Where it listens.")}, null=True),
         "workers": Rows("Worker processes; empty where the node is one process.", WORKER),
-        "external": Rows("External ports.", EXTERNAL, key=("name",)),
-        "registration": Rows("Registration ports.", REGISTRATION, key=("name",)),
-        "connect": Rows("Registration ports that are dialled.", CONNECT, key=("url",)),
+        "external": Rows("External ports.", EXTERNAL, key=("name",), lasting=True),
+        "registration": Rows("Registration ports.", REGISTRATION, key=("name",), lasting=True),
+        "connect": Rows("Registration ports that are dialled.", CONNECT, key=("url",), lasting=True),
         "users": Rows("Users.", USER, key=("name",)),
-        "agents": Rows("Agents.", AGENT, key=("at", "user", "agent")),
+        "agents": Rows("Agents.", AGENT, key=("at", "user", "agent"), lasting=True),
         "tunnels": Rows("Tunnels.", TUNNEL),
         "services": Rows("Services.", SERVICE, key=("at", "registration", "service")),
-        "requests": Rows("Requests by port and service.", REQUESTS, key=("port", "service")),
+        "requests": Rows("Requests by port and service.", REQUESTS, key=("port", "service"), lasting=True),
         "durations_us": Plain(
             "array",
             first,
@@ -413,10 +414,10 @@ DOCUMENT = Object(
         "loop": Object(
             "The event loop.",
             {
-                "wakeups": count("Times that it woke for data sockets."),
-                "batches": count("Batches of work; several may follow one wake-up."),
-                "events": count("Readiness events of data sockets."),
-                "timers": count("Deadlines that were met."),
+                "wakeups": total("Times that it woke for data sockets."),
+                "batches": total("Batches of work; several may follow one wake-up."),
+                "events": total("Readiness events of data sockets."),
+                "timers": total("Deadlines that were met."),
                 "registered": count("Data sockets that are open."),
             },
         ),
@@ -433,6 +434,12 @@ def merge(snapshots: Sequence[Status]) -> Status:
         raise ValueError("there is nothing to merge")
     merged: Status = DOCUMENT.merge(snapshots)
     return merged
+
+
+def remains(status: Status) -> Status:
+    """What is still true of it when its process is gone: what was counted."""
+    rest: Status = DOCUMENT.remains(status)
+    return rest
 
 
 def schema() -> dict[str, Any]:

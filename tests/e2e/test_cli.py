@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.harness.nodes import Pair, World, everything
 from tests.harness.process import broker, environment
 
@@ -71,6 +73,42 @@ def test_the_log_as_it_was_asked_for(tmp_path: Path) -> None:
     wrong = command("serve", "--log-level", "loud", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "'debug', 'info', 'warning', 'error'" in wrong.stderr
+
+
+COMPLETION = re.compile(r'`(eval "\$\(_BROKER_COMPLETE=bash_source broker\)")`')
+PACKAGES = Path(__file__).parents[2] / "packaging" / "README.md"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("broker se", ["serve"]),
+        ("broker re", ["reload"]),
+        ("broker tls ", ["check", "init", "map", "show"]),
+        ("broker serve --log-f", ["--log-format"]),
+        ("broker connect --log-level w", ["warning"]),
+    ],
+)
+def test_completion_in_bash(tmp_path: Path, words: str, expected: list[str]) -> None:
+    """As packaging/README.md says."""
+    (line,) = COMPLETION.findall(PACKAGES.read_text())
+    program = tmp_path / "broker"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m broker "$@"\n')
+    program.chmod(0o755)
+    count = len(words.split(" ")) - 1
+    script = [
+        f"PATH={tmp_path}:$PATH",
+        line,
+        f"COMP_WORDS=({words.replace(' ', chr(10)) if not words.endswith(' ') else words + chr(39) * 2})",
+        f"COMP_CWORD={count}",
+        "_broker_completion broker",
+        'printf "%s\\n" "${COMPREPLY[@]}"',
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)], capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == expected
 
 
 def test_status(pair: Pair, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """broker doctor: the mistakes that it knows are made; it must name step, cause and what mends them."""
 
 import json
+import re
 import ssl
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.harness.origin import Connection
 from tests.harness.ports import free_port
 from tests.harness.process import run_broker
 from tests.harness.proxies import Tinyproxy
+from tests.harness.servers import Nginx
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,7 @@ def test_credentials_and_rights(world: World) -> None:
     assert "another user" in step["cause"]
 
 
+@pytest.mark.timeout(120)
 def test_tls(world: World, authority: Authority) -> None:
     good, expired, elsewhere = (
         authority.issue("localhost"),
@@ -212,13 +215,90 @@ def test_an_upstream_that_is_down(world: World) -> None:
 def test_a_dmz_node(world: World) -> None:
     dmz = world.dmz()
     step = failing("agents", str(dmz.path))
-    assert "no agent" in step["detail"]
+    assert step["detail"] == "no agent is registered at green"
     origin = world.origin()
     world.agent(dmz.registration_url(), [{"match": "/", "upstream": origin.url}])
     code, steps = doctor(str(dmz.path))
     assert code == 0
-    assert steps["agents"]["detail"] == "1 tunnels are registered"
+    assert list(steps) == ["port", "node", "agents"]
+    assert re.fullmatch(r"1 tunnels of \S+ \(anonymous\)", steps["agents"]["detail"])
+    assert "is ready, 1 process, up for" in steps["node"]["detail"]
     dmz.stop()
     code, steps = doctor(str(dmz.path))
     assert code == 1
-    assert steps["port"]["state"] == steps["agents"]["state"] == "failed"
+    assert steps["port"]["state"] == steps["node"]["state"] == "failed"
+    assert "running" in steps["node"]["cause"]
+
+
+def test_a_dmz_node_says_why_agents_are_refused(world: World) -> None:
+    """What the agent's doctor is told, seen from the other side."""
+    token, digest = credentials(world.directory, "orders")
+    unknown, _ = credentials(world.directory, "unknown")
+    dmz = with_users(world, orders=digest)
+    url = dmz.registration_url()
+    for offered, given, code, cause in (
+        ("orders.example", unknown, "unauthenticated", "no user has"),
+        ("else.example", token, "forbidden", "may not"),
+    ):
+        origin = world.origin(f"at-{code}")
+        extra = {"connect": [{"url": url, "tunnels": 1, "token_file": given}]}
+        agent = world.agent(url, [{"match": offered, "upstream": origin.url}], 1, extra, start=False)
+        agent.start(ready=False)
+        agent.process.wait_for_line(code)
+        step = failing("agents", str(dmz.path))
+        assert f" {code}" in step["detail"]
+        if code == "unauthenticated":
+            assert cause in step["cause"]
+        agent.process.kill()
+
+
+def test_a_dmz_node_with_a_certificate_that_ends(world: World, authority: Authority) -> None:
+    soon = authority.issue("localhost", days=3)
+    tls = {"certificates": [soon.snippet()]}
+    dmz = world.dmz(
+        {
+            "external": [{"name": "web", "listen": loopback("https"), "tls": tls}],
+            "services": [{"upstream": world.origin().url}],
+        }
+    )
+    _, steps = doctor(str(dmz.path))
+    assert steps["certificates"]["state"] == "warning"
+    assert re.search(r"expires in [23] days", steps["certificates"]["detail"])
+    assert "broker reload" in steps["certificates"]["mend"]
+
+
+def test_a_dmz_node_whose_clients_fail(world: World) -> None:
+    pair = world.pair()
+    pair.origin.close()
+    assert pair.fetch("/").status == 502
+    code, steps = doctor(str(pair.dmz.path))
+    assert code == 0, "a warning"
+    assert (
+        steps["failures"]["detail"]
+        == "1 requests ended with upstream-unreachable at / (the upstream refused the connection)"
+    )
+    assert "agent's machine" in steps["failures"]["mend"]
+
+
+def test_a_proxy_in_between_that_does_not_pass_upgrades(world: World) -> None:
+    """An ordinary reverse proxy: it speaks HTTP/1.0 to the node, and drops Upgrade."""
+    dmz = world.dmz()
+    proxy = Nginx(world.directory / "between", f"location / {{ proxy_pass {dmz.registration_url()}; }}")
+    try:
+        step = failing("registration", proxy.url)
+        assert "in between" in step["cause"]
+        assert "Upgrade" in step["mend"]
+    finally:
+        proxy.close()
+
+
+def test_what_is_printed(world: World) -> None:
+    """Each step a line, with its time; below a failed one the cause and what mends it."""
+    code, out, err = run_broker("doctor", f"http://127.0.0.1:{free_port()}")
+    assert (code, err) == (1, "")
+    lines = out.splitlines()
+    assert re.fullmatch(r"  ok +name +\d+\.\d ms  127\.0\.0\.1 is an address", lines[1])
+    assert re.fullmatch(r"  failed +tcp +\d+\.\d ms  connection refused", lines[3])
+    assert lines[4].strip().startswith("likely: nothing listens at that port")
+    assert lines[5].strip().startswith("mend:   is `broker serve` up there")
+    assert len(lines) == 6

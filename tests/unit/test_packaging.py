@@ -46,6 +46,24 @@ def test_units(tmp_path: Path) -> None:
     assert "broker" not in done.stderr
 
 
+def test_units_are_hardened(tmp_path: Path) -> None:
+    """systemd's own judgement: from 0 (all is forbidden) to 10."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    for each in UNITS:
+        if each.suffix == ".service":
+            command = [
+                "systemd-analyze",
+                "security",
+                "--no-pager",
+                "--offline=true",
+                "--threshold=16",
+                str(each),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", [path.name for path in CONFIGS])
 def test_configurations_of_compose(name: str) -> None:
     assert not validate(read_document(ROOT / "packaging" / name)).problems

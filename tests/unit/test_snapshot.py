@@ -160,6 +160,14 @@ def test_what_is_off_has_no_series() -> None:
     assert not families(document)["broker_access_log_records"].samples
 
 
+def test_labels_are_escaped() -> None:
+    """A file may be called anything."""
+    document = filled()
+    document["certificates"][0]["file"] = name = 'a"b\\c\nd{e="f"} é'
+    (found,) = families(document)["broker_certificate_not_after_timestamp_seconds"].samples
+    assert found.labels["file"] == name
+
+
 def test_series_are_bounded() -> None:
     rows: list[Any] = [((str(i), "x"), 1) for i in range(MOST_SERIES + 10)]
     kept = bounded(rows)
