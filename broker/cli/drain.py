@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from broker.cli.options import admin_option
+from broker.cli.options import admin_options
+
+if TYPE_CHECKING:
+    from broker.cli.admin import Access
 
 
 @click.command(short_help="Let the running node finish, and end.")
-@admin_option
-def drain(admin: str) -> None:
+@admin_options
+def drain(access: Access) -> None:
     """Let the running node take nothing new, finish what runs, and end.
 
     What isn't done after timeouts.drain is cut.
@@ -20,5 +25,5 @@ def drain(admin: str) -> None:
     """
     from broker.cli.admin import ask
 
-    ask(admin, "POST", "/drain")
+    ask(access, "POST", "/drain")
     click.echo("The node drains: it takes nothing new, and ends when all is done.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,10 +46,55 @@ log_level_option = click.option(
     help="The lowest level that is logged.",
 )
 
-admin_option = click.option(
-    "--admin",
-    metavar="URL",
-    default="http://127.0.0.1:7001",
-    show_default=True,
-    help="The admin port of the running node.",
+ADMIN_OPTIONS = (
+    click.option(
+        "--admin",
+        metavar="URL",
+        default="http://127.0.0.1:7001",
+        show_default=True,
+        envvar="BROKER_ADMIN",
+        help="The admin port of the running node. Or in BROKER_ADMIN.",
+    ),
+    click.option(
+        "--token-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="BROKER_ADMIN_TOKEN_FILE",
+        help="A token, where the port asks for one. Or in BROKER_ADMIN_TOKEN_FILE.",
+    ),
+    click.option(
+        "--ca",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="BROKER_ADMIN_CA",
+        help="The only CAs that are believed, of an https port. Or in BROKER_ADMIN_CA.",
+    ),
+    click.option(
+        "--cert",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A client certificate, with its key or with --key.",
+    ),
+    click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its private key."),
 )
+
+
+def admin_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the admin port is and what opens it, passed to the command as one `access`."""
+
+    @functools.wraps(command)
+    def with_access(
+        admin: str,
+        token_file: Path | None,
+        ca: Path | None,
+        cert: Path | None,
+        key: Path | None,
+        **more: Any,
+    ) -> None:
+        from broker.cli.admin import Access
+
+        command(access=Access(url=admin, token_file=token_file, ca=ca, cert=cert, key=key), **more)
+
+    for option in reversed(ADMIN_OPTIONS):
+        with_access = option(with_access)
+    return with_access

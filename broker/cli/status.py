@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli.options import admin_option
+from broker.cli.options import admin_options
+
+if TYPE_CHECKING:
+    from broker.cli.admin import Access
 
 
 @click.command(short_help="Show what is up in a running node.")
-@admin_option
+@admin_options
 @click.option("--json", "as_json", is_flag=True, help="As the node gives it, for machines.")
-def status(admin: str, as_json: bool) -> None:
+def status(access: Access, as_json: bool) -> None:
     """Show what is up in a running node: ports, agents, tunnels, services, streams.
 
     \b
@@ -21,7 +25,7 @@ def status(admin: str, as_json: bool) -> None:
     """
     from broker.cli.admin import ask
 
-    answer = ask(admin, "GET", "/status")
+    answer = ask(access, "GET", "/status")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return

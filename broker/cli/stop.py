@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from broker.cli.options import admin_option
+from broker.cli.options import admin_options
+
+if TYPE_CHECKING:
+    from broker.cli.admin import Access
 
 
 @click.command(short_help="Let the running node end at once.")
-@admin_option
-def stop(admin: str) -> None:
+@admin_options
+def stop(access: Access) -> None:
     """Let the running node end at once: what runs is cut. `broker drain` is the gentle way.
 
     \b
@@ -18,5 +23,5 @@ def stop(admin: str) -> None:
     """
     from broker.cli.admin import ask
 
-    ask(admin, "POST", "/stop")
+    ask(access, "POST", "/stop")
     click.echo("The node stops.")

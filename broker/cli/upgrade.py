@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from broker.cli.options import admin_option
+from broker.cli.options import admin_options
+
+if TYPE_CHECKING:
+    from broker.cli.admin import Access
 
 TIMEOUT_S = 60.0
 
 
 @click.command(short_help="Let a new process take over from the running node.")
-@admin_option
-def upgrade(admin: str) -> None:
+@admin_options
+def upgrade(access: Access) -> None:
     """Let a new process take over from the running node, without a gap.
 
     The node starts the program again, as it is on disk now and with the same arguments. The new process gets
@@ -24,5 +29,5 @@ def upgrade(admin: str) -> None:
     """
     from broker.cli.admin import ask
 
-    answer = ask(admin, "POST", "/upgrade", TIMEOUT_S)
+    answer = ask(access, "POST", "/upgrade", TIMEOUT_S)
     click.echo(f"Process {answer.get('pid')} has taken over.")

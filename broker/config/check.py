@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from broker.config.document import KeyPath, format_path
-from broker.config.model import Config, ExternalPort, Listen, RegistrationPort, authority
+from broker.config.model import Admin, Config, ExternalPort, Listen, RegistrationPort, User, authority
 from broker.config.schema import AuthSection, LimitsSection, TimeoutsSection
 from broker.config.validate import Draft
 
@@ -107,12 +107,40 @@ def check_credentials(draft: Draft, config: Config) -> None:
                 )
     for index, port in enumerate(config.registration):
         check_registration(draft, draft.path("registration", index), port)
-    if config.admin and not config.admin.is_loopback:
+    if config.admin and not config.admin.is_loopback and not config.admin.auth:
         complain(
             ("admin", "listen"),
             f"{config.admin.host} is not a loopback address and the admin port asks for no credentials, so"
-            f" that anyone who reaches it can stop this node: listen on 127.0.0.1{mend}",
+            " that anyone who reaches it sees all that this node does: add auth: token, and users with a"
+            f" token and may: {{admin: read}} or control; or listen on 127.0.0.1{mend}",
         )
+    if config.admin and config.admin.auth:
+        check_admin(draft, config, config.admin)
+
+
+def check_admin(draft: Draft, config: Config, admin: Admin) -> None:
+    if "certificate" in admin.auth and (admin.tls is None or admin.tls.client_mode == "none"):
+        draft.wrong(
+            ("admin", "auth"),
+            "certificate needs a port that asks for them: https with tls.client, mode request or require",
+        )
+    proofs = {"token": "tokens", "certificate": "certificates"}
+    able = any(user.rights.admin != "none" and has_proof(user, admin.auth) for user in config.users)
+    if not able and "users" not in draft.incomplete:
+        draft.wrong(
+            ("admin", "auth"),
+            f"nobody could get in: no user has {' or '.join(proofs[kind] for kind in admin.auth)} and"
+            " may: {admin: read} or {admin: control}",
+        )
+    if admin.tls is None and "token" in admin.auth and not admin.is_loopback:
+        draft.warn(
+            ("admin", "listen"),
+            "tokens travel unencrypted to the admin port; anyone on the way can read and use them: use https",
+        )
+
+
+def has_proof(user: User, kinds: tuple[str, ...]) -> bool:
+    return bool(("token" in kinds and user.tokens) or ("certificate" in kinds and user.certificates))
 
 
 def check_registration(draft: Draft, path: KeyPath, port: RegistrationPort) -> None:
@@ -152,7 +180,14 @@ def check_users(draft: Draft, config: Config) -> None:
                 draft.path("users", i),
                 f"{user.name} has no tokens, certificates or passwords and can't log in",
             )
-        if user.rights.call is None and not (user.rights.services or user.rights.tcp or user.rights.tls):
+        rights = user.rights
+        if rights.admin != "none":
+            if config.admin is None or not config.admin.auth:
+                draft.warn(
+                    draft.path("users", i, "may", "admin"),
+                    "has no effect: there is no admin port that asks for credentials (admin.auth)",
+                )
+        elif rights.call is None and not (rights.services or rights.tcp or rights.tls):
             draft.warn(
                 draft.path("users", i),
                 f'{user.name} may announce nothing: say what in may, as in {{services: ["*"], tcp: ["*"]}},'

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.config.model import Config, Connect, ExternalPort, Match, RegistrationPort, Service, User
+from broker.config.model import (
+    Admin,
+    Config,
+    Connect,
+    ExternalPort,
+    Match,
+    RegistrationPort,
+    Service,
+    User,
+)
 
 Row = tuple[str, ...]
 
@@ -15,7 +24,7 @@ def describe(config: Config) -> str:
     ]
     listens += [("registration", each.name, each.url, login(each, config)) for each in config.registration]
     if config.admin:
-        listens.append(("admin", "", config.admin.url, ""))
+        listens.append(("admin", "", config.admin.url, watchers(config.admin)))
     parts = [
         part("listens", listens),
         part("dials", map(dials, config.connect)),
@@ -62,6 +71,10 @@ def login(port: RegistrationPort, config: Config) -> str:
     )
 
 
+def watchers(admin: Admin) -> str:
+    return f"needs a {' or '.join(admin.auth)}" if admin.auth else ""
+
+
 def dials(connect: Connect) -> Row:
     return (
         connect.url,
@@ -89,7 +102,8 @@ def may(user: User) -> Row:
     bounds = [f"at most {plural(rights.tunnels, 'tunnel')}"] if rights.tunnels is not None else []
     bounds += [f"at most {plural(rights.streams, 'stream')}"] if rights.streams is not None else []
     announces = "may announce " + (", ".join(names) or "nothing")
-    return user.name, credentials(user), "; ".join([announces, *bounds])
+    seen = {"read": ["may read the admin port"], "control": ["may steer this node"]}.get(rights.admin, [])
+    return user.name, credentials(user), "; ".join([announces, *bounds, *seen])
 
 
 def credentials(user: User) -> str:

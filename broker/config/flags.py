@@ -47,12 +47,21 @@ def add_flags(document: Document, flags: Flags) -> None:
     for url in flags.connect:
         append(document, "connect", {"url": url}, url)
     if flags.admin is not None:
-        put(document, ("admin",), {"listen": flags.admin}, f"--admin {flags.admin}")
+        put_admin(document, flags.admin)
     if flags.workers is not None:
         put(document, ("workers",), flags.workers, "--workers")
     if not listens and flags.defaults:
         add_defaults(document, flags)
     override_connect(document, flags)
+
+
+def put_admin(document: Document, url: str) -> None:
+    """Another address; who may come there stays as the file says."""
+    flag = f"--admin {url}"
+    if isinstance(document.root.get("admin"), dict):
+        put(document, ("admin", "listen"), url, flag)
+    else:
+        put(document, ("admin",), {"listen": url}, flag)
 
 
 def add_defaults(document: Document, flags: Flags) -> None:

@@ -222,7 +222,13 @@ class RegistrationPort(Listen):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admin(Listen):
-    scheme: Literal["http"]
+    """Where the node is watched and steered."""
+
+    scheme: Literal["http", "https"]
+    tls: ServerTls | None = None
+    """None unless the scheme is https."""
+    auth: tuple[Literal["token", "certificate"], ...] = ()
+    """Any of which will do; empty: nothing is asked."""
     addresses: Addresses = Addresses()
 
 
@@ -352,6 +358,8 @@ class Rights:
     """Server names, `*.HOST` for all below a host, or "*"."""
     call: tuple[Match, ...] | None = None
     """What the user may call where a port or service asks who he is; None: all that is offered there."""
+    admin: Literal["none", "read", "control"] = "none"
+    """At an admin port that asks who he is: nothing, see everything, or also reload, drain and stop."""
     tunnels: int | None = None
     streams: int | None = None
     """At once, in all tunnels at one registration port."""

@@ -60,6 +60,7 @@ from broker.tls.client import check_client
 from broker.tls.files import read_certificates
 from broker.tls.server import check_server
 from broker.tls.settings import Certificate, ClientTls, ServerTls
+from broker.tls.standard import check_standard
 
 
 def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
@@ -77,7 +78,7 @@ def resolve(draft: Draft, source: Path | None, flags: Flags) -> Config:
         users=tuple(resolve_user(draft, index, entry) for index, entry in enumerate(file.users)),
         services=services,
         connect=tuple(resolve_connect(draft, i, entry, services) for i, entry in enumerate(file.connect)),
-        admin=resolve_admin(file.admin),
+        admin=resolve_admin(draft, file.admin),
         access_log=resolve_access_log(draft, file.access_log),
         tracing=Tracing(**dict(file.tracing)) if file.tracing is not None else None,
         workers=resolve_workers(file),
@@ -96,11 +97,22 @@ def resolve_workers(file: FileSection) -> int:
     return usable_cores() if file.external or file.registration else 1
 
 
-def resolve_admin(entry: AdminSection | None) -> Admin | None:
+def resolve_admin(draft: Draft, entry: AdminSection | None) -> Admin | None:
     if entry is None:
         return None
-    listen = entry.listen
-    return Admin(scheme="http", host=listen.host, port=listen.port, addresses=resolve_addresses(entry))
+    listen, path = entry.listen, ("admin", "tls")
+    tls = resolve_tls(draft, path, listen.scheme, entry.tls)
+    if tls is not None:
+        for problem in check_standard(tls):
+            draft.wrong(path, problem)
+    return Admin(
+        scheme=cast(Literal["http", "https"], listen.scheme),
+        host=listen.host,
+        port=listen.port,
+        tls=tls,
+        auth=cast(tuple[Literal["token", "certificate"], ...], tuple(dict.fromkeys(entry.auth))),
+        addresses=resolve_addresses(entry),
+    )
 
 
 def resolve_addresses(entry: ExternalSection | RegistrationSection | AdminSection) -> Addresses:
@@ -293,6 +305,7 @@ def resolve_user(draft: Draft, index: int, entry: UserSection) -> User:
         tcp=tuple(may.tcp),
         tls=tuple(may.tls),
         call=tuple(may.call) if "call" in may.model_fields_set else None,
+        admin=cast(Literal["none", "read", "control"], may.admin),
         tunnels=may.tunnels,
         streams=may.streams,
     )

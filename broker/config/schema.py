@@ -1,7 +1,6 @@
 """The shape of a configuration file: which keys there are, with which values and defaults.
 
-Consumers use `broker.config.model`; this only says what may be written. A key of `LATER`
-is part of the product but not of this version: it is refused in those words, never ignored.
+Consumers use `broker.config.model`; this only says what may be written.
 docs/configuration.md describes every key, which a test holds.
 """
 
@@ -9,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import core_schema
@@ -42,7 +41,6 @@ CHECK = HealthCheck(kind="http")
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
-    LATER: ClassVar[frozenset[str]] = frozenset()
 
     def own(self) -> dict[str, Any]:
         """What was written, without the defaults."""
@@ -120,6 +118,7 @@ AuthKind = Annotated[
         "none, token, basic or certificate", values.parse_choice("none", "token", "basic", "certificate")
     ),
 ]
+AdminAuthKind = Annotated[str, Written("token or certificate", values.parse_choice("token", "certificate"))]
 CertField = Annotated[
     str,
     Written(
@@ -268,6 +267,9 @@ class MaySection(Section):
     tcp: list[TcpRight] = []
     tls: list[ServerName] = []
     call: list[Right] = []
+    admin: Annotated[
+        str, Written("none, read or control", values.parse_choice("none", "read", "control"))
+    ] = "none"
     tunnels: Annotated[int | None, count(1, 1_000_000, none=True)] = None
     streams: Annotated[int | None, count(1, 1_000_000_000, none=True)] = None
 
@@ -355,9 +357,9 @@ class ConnectSection(Section):
 
 
 class AdminSection(Section):
-    LATER = frozenset({"tls", "auth"})
-
     listen: Annotated[Listen, Written("URL", values.parse_admin)]
+    tls: ServerTlsSection | None = None
+    auth: Annotated[list[AdminAuthKind], BeforeValidator(one_or_more)] = []
     allow: Networks = []
     deny: Networks = []
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from broker.config.document import Document, KeyPath
 from broker.config.schema import FileSection, Section
-from broker.config.values import NOT_YET, kind_of
+from broker.config.values import kind_of
 from broker.errors import ConfigProblem
 
 LIST_SECTIONS = ("external", "registration", "users", "services", "connect")
@@ -114,9 +114,7 @@ def to_problem(document: Document, error: Any) -> ConfigProblem:
 
 def unknown_key(path: KeyPath) -> str:
     key, section = str(path[-1]), section_at(path[:-1])
-    if key in section.LATER:
-        return NOT_YET
-    near = difflib.get_close_matches(key, [*section.model_fields, *section.LATER], n=1)
+    near = difflib.get_close_matches(key, list(section.model_fields), n=1)
     if near:
         return f"is not a known key; did you mean {near[0]}?"
     return f"is not a known key; known here: {', '.join(sorted(section.model_fields))}"

@@ -17,8 +17,6 @@ from typing import Literal, cast
 
 from broker.config.model import Listen, Match, Network, Upstream
 
-NOT_YET = "is not available in this version"
-
 SIZE_UNITS = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 TIME_UNITS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 QUANTITY = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))? ?([A-Za-z]*)", re.ASCII)
@@ -324,7 +322,7 @@ def parse_registration(value: object) -> Listen:
 
 
 def parse_admin(value: object) -> Listen:
-    url = bare(parse_url(value, ["http"], "http://127.0.0.1:7001", lowest_port=0))
+    url = bare(parse_url(value, ["http", "https"], "http://127.0.0.1:7001", lowest_port=0))
     return Listen(scheme=url.scheme, host=url.host, port=url.port)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from broker.node.parts import Parts
+from broker.ports.admin import AdminPort
 from broker.tls.files import Expiry
 
 log = logging.getLogger("broker.node")
@@ -38,16 +39,22 @@ def expiries(parts: Parts) -> Iterator[tuple[str, Expiry]]:
 
 def certificates_status(parts: Parts) -> list[dict[str, Any]]:
     """Certificates, revocation lists and OCSP responses for /status and metrics; days below 0: over."""
-    return [
-        {
-            "at": at,
-            "kind": each.kind,
-            "file": str(each.path),
-            "not_after": each.until.timestamp(),
-            "days_left": round(each.days_left(), 2),
-        }
-        for at, each in dict.fromkeys(expiries(parts))
-    ]
+    return [_status(at, each) for at, each in dict.fromkeys(expiries(parts))]
+
+
+def own_certificates(admin: AdminPort | None) -> list[dict[str, Any]]:
+    """Those of the admin port, which with several workers is the supervisor's."""
+    return [_status("the admin port", each) for each in admin.expiries] if admin is not None else []
+
+
+def _status(at: str, expiry: Expiry) -> dict[str, Any]:
+    return {
+        "at": at,
+        "kind": expiry.kind,
+        "file": str(expiry.path),
+        "not_after": expiry.until.timestamp(),
+        "days_left": round(expiry.days_left(), 2),
+    }
 
 
 class DailyLook:

@@ -116,8 +116,10 @@ async def examine(config: Config) -> AsyncIterator[Step]:
             yield step
     async for step in examine_ports(config):
         yield step
-    if config.admin is not None and (config.registration or config.external):
-        async for step in examine_node(config.admin.url):
+    admin = config.admin  # one with credentials answers only to those who have them
+    asks = admin is not None and admin.scheme == "http" and not admin.auth
+    if admin is not None and asks and (config.registration or config.external):
+        async for step in examine_node(admin.url):
             yield step
 
 

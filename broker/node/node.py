@@ -30,7 +30,7 @@ from broker.node.status import node_status
 from broker.node.systemd import notify
 from broker.observe.journal import Prepared, Recorder
 from broker.observe.metrics import Metrics
-from broker.ports.admin import AdminPort
+from broker.ports.admin import AdminPort, opened
 from broker.ports.sockets import Inherited
 from broker.tunnel.uplink import node_name
 
@@ -224,9 +224,7 @@ class Node:
                 log.error("upgrade failed, nothing has changed: %s", error)
                 raise
             self.handed_over = True
-            if self.admin is not None:
-                self._close_later(self.admin)
-                self.admin = None
+            self.admin = await opened(self.admin, None, self.parts.users, None, self)
         self.drain(f"process {pid} has taken over")
         return pid
 
@@ -267,24 +265,13 @@ class Node:
 
     async def _commit(self, plan: Plan) -> None:
         before = {id(port) for port in self._ports()}
-        admin, config = self.admin, plan.config.admin
+        admin = plan.config.admin
         await self.parts.commit(plan)
-        sockets = self.parts.sockets(config, "the admin port") if config is not None else None
-        if admin is not None and (sockets is None or not admin.uses(sockets)):
-            self.admin = None
-            self._close_later(admin)
-        if config is not None and sockets is not None and self.admin is None:
-            self.admin = AdminPort(config, sockets, self)
-            await self.admin.start()
-        elif config is not None and self.admin is not None:
-            self.admin.configure(config)
+        sockets = self.parts.sockets(admin, "the admin port") if admin is not None else None
+        self.admin = await opened(self.admin, admin, self.parts.users, sockets, self)
         for port in self._ports() if self.on_readiness is None else ():  # else a supervisor says it
             if id(port) not in before:
                 self._announce(port)
-
-    def _close_later(self, admin: AdminPort) -> None:
-        """From a task of its own: the request that asked for the change may have come through it."""
-        asyncio.get_running_loop().create_task(admin.close(), name="close the admin port")
 
     def _ports(self) -> list[Any]:
         ports = [*self.parts.external.values(), *self.parts.registration.values()]

@@ -12,7 +12,7 @@ from _fastpath.tunnel import Tunnel
 from broker import __version__
 from broker.config.model import Match, Rights, User
 from broker.errors import PROBLEMS
-from broker.node.certificates import certificates_status
+from broker.node.certificates import certificates_status, own_certificates
 from broker.node.parts import TUNNEL_MEMORY, Parts
 from broker.observe.memory import memory_status, process_status
 from broker.observe.snapshot import SCHEMA_VERSION, TUNNEL
@@ -61,7 +61,7 @@ def node_status(node: Node) -> dict[str, Any]:
         "requests": _requests(parts),
         "durations_us": list(METER_BOUNDS_US),
         "last_failures": node.recorder.last_failures(),
-        "certificates": certificates_status(parts),
+        "certificates": certificates_status(parts) + own_certificates(node.admin),
         "access_log": node.recorder.status(),
         "tracing": node.recorder.tracing_status(),
         "memory": memory_status(config.limits.memory)

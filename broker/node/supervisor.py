@@ -25,8 +25,10 @@ from broker import __version__
 from broker import config as configuration
 from broker.config.model import Config
 from broker.errors import BrokerError, RunError
+from broker.identity.users import Users
 from broker.node import systemd
 from broker.node.board import Board
+from broker.node.certificates import own_certificates
 from broker.node.channel import MAX_SOCKETS, ChannelLost, Message, pair
 from broker.node.crew import Crew, Place
 from broker.node.handover import Key, Known, Predecessor, hand_over
@@ -35,7 +37,7 @@ from broker.node.reception import Reception
 from broker.node.systemd import notify
 from broker.observe.metrics import Metrics
 from broker.observe.past import Past
-from broker.ports.admin import AdminPort
+from broker.ports.admin import AdminPort, opened
 from broker.ports.sockets import Inherited, bound_url, close_all, label, share
 from broker.tunnel.ledger import Ledger, pack_verdict, parse_claim, parse_key
 from broker.tunnel.uplink import node_name
@@ -286,17 +288,7 @@ class Supervisor:
     async def _open_admin(self, plan: Plan) -> None:
         config = plan.config.admin
         sockets = plan.sockets[socket_key(config, "the admin port")] if config is not None else None
-        if self.admin is not None and (sockets is None or not self.admin.uses(sockets)):
-            self._close_admin()
-        if config is not None and sockets is not None and self.admin is None:
-            self.admin = AdminPort(config, sockets, self)
-            await self.admin.start()
-
-    def _close_admin(self) -> None:
-        """From a task of its own: the request that asked for the change may have come through it."""
-        if self.admin is not None:
-            asyncio.get_running_loop().create_task(self.admin.close(), name="close the admin port")
-            self.admin = None
+        self.admin = await opened(self.admin, config, Users(plan.config.users), sockets, self)
 
     def _announce(self, plan: Plan, before: Sockets | None = None) -> None:
         for listen, what in ports_of(plan.config):
@@ -408,7 +400,7 @@ class Supervisor:
                 log.error("upgrade failed, nothing has changed: %s", error)
                 raise
             self.handed_over = True
-            self._close_admin()
+            self.admin = await opened(self.admin, None, Users(), None, self)
         self.drain(f"process {pid} has taken over")
         return pid
 
@@ -467,7 +459,9 @@ class Supervisor:
     async def report(self) -> dict[str, Any]:
         await self._look()
         reasons = self.not_ready()
-        self._last = self._past.merged() or self._last
+        merged = self._past.merged()
+        if merged:  # else all have just died: what was last known, and what is true of this process
+            self._last = merged | {"certificates": merged["certificates"] + own_certificates(self.admin)}
         self._last |= {
             "node": self.name,
             "version": __version__,

@@ -1,34 +1,39 @@
 """The admin port: health, readiness, metrics, status, and what makes a running node reload, drain or stop.
 
-It asks for no credentials: the configuration keeps it on loopback, or was told --insecure. What is left is a
-browser on the same machine, and pages of other sites in it. So the Host must be an address or our own name
-(a foreign name that was made to point here is refused), a foreign Origin is refused, and a POST that comes
-from any browser must have a JSON content type or a Broker-Admin header, which no other site's page can send.
+Who may, and what keeps other sites' pages out, is in admin_guard.py.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from contextvars import ContextVar
+from typing import Any, Protocol, cast
 
 from aiohttp import web
 
 from broker.config import model
 from broker.errors import BrokerError, ConfigError
+from broker.identity.users import Users
+from broker.ports.admin_guard import Guard, Refusal
 from broker.ports.sockets import bound_url
-from broker.services.compiled import admission_of
+from broker.tls.files import Expiry
+from broker.tls.standard import StandardTls
+
+log = logging.getLogger("broker.admin")
 
 MAX_BODY = 4096
-# Probes send all kinds of Host, and these two tell nothing.
-OPEN_TO_ALL = ("/healthz", "/readyz")
-# Of these every browser sends at least one with a POST to another site.
-BROWSER_MARKS = ("Origin", "Referer", "Cookie", "Sec-Fetch-Site")
+MAX_CONNECTIONS = 256
+# From the first byte of a connection, or the last answer, to the next request's whole head.
+HEAD_S = 10.0
+HANDSHAKE_S = 10.0
 END_S = 1.0  # for answers that are under way when the port closes
 
+visitor: ContextVar[str] = ContextVar("visitor")  # who sends the request that is being answered
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,28 +49,85 @@ class Controls(Protocol):
     def stop(self, why: str) -> None: ...
 
 
+class Excess(asyncio.Protocol):
+    """A connection over the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.WriteTransport, transport).abort()
+
+
 class AdminPort:
     """The sockets stay the node's."""
 
-    def __init__(self, config: model.Admin, sockets: list[socket.socket], controls: Controls) -> None:
+    def __init__(
+        self, config: model.Admin, users: Users, sockets: list[socket.socket], controls: Controls
+    ) -> None:
         self.config = config
         self.url = bound_url(config, sockets[0])
         self._sockets = sockets
-        self._admission = admission_of(config.addresses)
         self._controls = controls
-        self._names = {"localhost", config.host, socket.gethostname().lower()}
-        self._runner: web.AppRunner | None = None
+        self._guard = Guard(config, users)
+        self._tls: StandardTls | None = None
+        self._servers: list[asyncio.AbstractServer] = []
+        self._runner = self._make_runner()
 
     def uses(self, sockets: list[socket.socket]) -> bool:
         return self._sockets is sockets
 
-    def configure(self, config: model.Admin) -> None:
-        """What can change while it runs; the socket is the same."""
+    @property
+    def expiries(self) -> list[Expiry]:
+        return self._tls.expiries if self._tls is not None else []
+
+    async def configure(self, config: model.Admin, users: Users) -> None:
+        """Another configuration for the same sockets; connections that are open stay, under its rules."""
         self.config = config
-        self._admission = admission_of(config.addresses)
+        self.url = bound_url(config, self._sockets[0])
+        self._guard = Guard(config, users, self._guard)
+        if config.tls is not None or self._tls is not None:
+            await self._listen()
 
     async def start(self) -> None:
-        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
+        await self._runner.setup()
+        await self._listen()
+
+    async def close(self) -> None:
+        self._stop_listening(self._servers)
+        self._servers = []
+        await self._runner.cleanup()
+
+    # --- connections ----------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        """With certificates as they are on disk; those that can't be used were refused before."""
+        try:
+            tls = StandardTls(self.config.tls) if self.config.tls is not None else None
+        except ValueError as error:
+            if self._tls is None:
+                raise BrokerError(f"the admin port: {error}") from None
+            log.warning("the admin port goes on with the certificates that it has: %s", error)
+            return
+        before, self._servers, self._tls = self._servers, [], tls
+        loop = asyncio.get_running_loop()
+        more: dict[str, Any] = {}
+        if tls is not None:
+            more = {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_S}
+        for sock in self._sockets:
+            copy = socket.socket(fileno=os.dup(sock.fileno()))
+            self._servers.append(await loop.create_server(self._accept, sock=copy, **more))
+        self._stop_listening(before)
+
+    def _stop_listening(self, servers: list[asyncio.AbstractServer]) -> None:
+        for server in servers:
+            server.close()
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+            return Excess()
+        return server()
+
+    def _make_runner(self) -> web.AppRunner:
+        app = web.Application(middlewares=[self._let_in], client_max_size=MAX_BODY)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -75,67 +137,28 @@ class AdminPort:
         app.router.add_post("/drain", self._drain)
         app.router.add_post("/stop", self._stop)
         app.on_response_prepare.append(_prepare)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=END_S)
-        await self._runner.setup()
-        for sock in self._sockets:
-            copy = socket.socket(fileno=os.dup(sock.fileno()))
-            await web.SockSite(self._runner, copy).start()
+        return web.AppRunner(app, access_log=None, shutdown_timeout=END_S, keepalive_timeout=HEAD_S)
 
-    async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    # --- guards ---------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not self._admits(request):
-            return _problem(403, "forbidden", "This address is not allowed at the admin port.")
-        problem = self._foreign(request) if request.path not in OPEN_TO_ALL else None
-        if problem is not None:
-            return _problem(403, "forbidden", problem)
+    async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        found = self._guard.refusal(request, self._tls, public=False)
+        if isinstance(found, Refusal):
+            return refused(found)
+        visitor.set(f"{found} at {request.remote}")
         try:
             return await handler(request)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            answer = _problem(
+            answer = problem(
                 error.status, "no-service" if error.status == 404 else "bad-request", error.reason
             )
             for name, value in error.headers.items():
                 if name == "Allow":
                     answer.headers[name] = value
             return answer
-
-    def _admits(self, request: web.Request) -> bool:
-        return self._admission is None or (request.remote or "") in self._admission
-
-    def _foreign(self, request: web.Request) -> str | None:
-        """Why this request is not from somebody who means this port; None where it is."""
-        host = request.headers.get("Host", "")
-        if not self._is_ours(host):
-            return "The Host field names another machine; use an address, localhost or this machine's name."
-        origin = request.headers.get("Origin")
-        if origin is not None and origin != f"http://{host}":
-            return "The request comes from another site's page."
-        if request.method != "POST" or not any(mark in request.headers for mark in BROWSER_MARKS):
-            return None
-        if request.content_type == "application/json" or "Broker-Admin" in request.headers:
-            return None
-        return "A browser's POST needs a Broker-Admin header, or the content type application/json."
-
-    def _is_ours(self, host: str) -> bool:
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if name.lower() in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            return False
-        return True
-
-    # --- handlers -------------------------------------------------------------------------------
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"alive": True})
@@ -152,38 +175,75 @@ class AdminPort:
         return web.json_response(await self._controls.report())
 
     async def _reload(self, _request: web.Request) -> web.Response:
+        log.info("reload, asked for by %s", visitor.get())
         try:
             await self._controls.reload()
         except ConfigError as error:
-            extra = {"problems": [str(problem) for problem in error.problems]}
-            return _problem(422, error.code, "The configuration has errors; nothing was changed.", extra)
+            extra = {"problems": [str(each) for each in error.problems]}
+            return problem(422, error.code, "The configuration has errors; nothing was changed.", extra)
         except BrokerError as error:
-            return _problem(409, error.code, f"{error}; nothing was changed.")
+            return problem(409, error.code, f"{error}; nothing was changed.")
         return web.json_response({"done": "reload"})
 
     async def _upgrade(self, _request: web.Request) -> web.Response:
+        log.info("upgrade, asked for by %s", visitor.get())
         try:
             pid = await self._controls.upgrade()
         except BrokerError as error:
-            return _problem(409, error.code, f"{error}; this one goes on.")
+            return problem(409, error.code, f"{error}; this one goes on.")
         return web.json_response({"done": "upgrade", "pid": pid})
 
     async def _drain(self, _request: web.Request) -> web.Response:
-        self._controls.drain("asked for at the admin port")
+        self._controls.drain(f"asked for at the admin port by {visitor.get()}")
         return web.json_response({"done": "drain"}, status=202)
 
     async def _stop(self, _request: web.Request) -> web.Response:
-        self._controls.stop("asked for at the admin port")
+        self._controls.stop(f"asked for at the admin port by {visitor.get()}")
         return web.json_response({"done": "stop"}, status=202)
+
+
+async def opened(
+    port: AdminPort | None,
+    config: model.Admin | None,
+    users: Users,
+    sockets: list[socket.socket] | None,
+    controls: Controls,
+) -> AdminPort | None:
+    """The admin port of this configuration: the same one, another one, or none.
+
+    One that is not needed any more is closed by a task of its own: the request that asked for the change
+    may have come through it.
+    """
+    if port is not None and (sockets is None or not port.uses(sockets)):
+        asyncio.get_running_loop().create_task(port.close(), name="close the admin port")
+        port = None
+    if config is None or sockets is None:
+        return None
+    if port is not None:
+        await port.configure(config, users)
+        return port
+    port = AdminPort(config, users, sockets, controls)
+    await port.start()
+    return port
 
 
 async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "broker"
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
 
 
-def _problem(status: int, code: str, detail: str, extra: dict[str, Any] | None = None) -> web.Response:
+def refused(found: Refusal) -> web.Response:
+    if not found.accepts:
+        return problem(found.status, "forbidden", found.detail)
+    answer = problem(found.status, "unauthenticated", found.detail, {"accepts": list(found.accepts)})
+    # No scheme for which a browser would ask by itself, and then send what it was told with everything.
+    answer.headers["WWW-Authenticate"] = 'Bearer realm="broker"'
+    return answer
+
+
+def problem(status: int, code: str, detail: str, extra: dict[str, Any] | None = None) -> web.Response:
     body = {"type": "about:blank", "status": status, "code": code, "detail": detail, **(extra or {})}
     headers = {"Content-Type": "application/problem+json", "Broker-Error": code}
     return web.Response(body=json.dumps(body).encode(), status=status, headers=headers)

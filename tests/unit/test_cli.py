@@ -480,7 +480,8 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:7001", "https://a", "http://", "http://a/b", "http://u:p@a", "http://a:x"]
+    "url",
+    ["", "127.0.0.1:7001", "https://a/b", "ftp://a", "http://", "http://a/b", "http://u:p@a", "http://a:x"],
 )
 def test_wrong_admin_urls(url: str) -> None:
     result = call("status", "--admin", url)

@@ -88,13 +88,6 @@ def test_every_section_is_documented() -> None:
     assert set(re.findall(r"^##+ `([\w.]+)`$", TEXT, re.MULTILINE)) == set(titles)
 
 
-def test_what_is_not_available_yet_is_documented() -> None:
-    part = TEXT.partition("## Not in this version")[2]
-    for title, section in sections():
-        for key in section.LATER:
-            assert re.search(rf"`{title}.*`.*`{key}`", part), f"{title}.{key}"
-
-
 def test_there_are_examples() -> None:
     assert {path.stem for path in EXAMPLES} >= {"dmz", "green"}
 
