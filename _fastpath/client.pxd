@@ -26,6 +26,7 @@ cdef class Client(TimedExchange):
     cdef int judge(self, const unsigned char* data, const Head* head) noexcept
     cdef void await_proof(self, const unsigned char* data, size_t size) noexcept
     cdef void join(self, const Head* head) noexcept
+    cdef bint look_again(self, const Head* head) noexcept
     cdef void send_request(self) noexcept
     cdef void next_request(self) noexcept
     cdef void await_request(self) noexcept

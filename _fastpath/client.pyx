@@ -6,12 +6,12 @@ cimport cython
 from _fastpath.address cimport ADDRESS_SIZE, ADDRESS_TEXT, read_address, write_address
 from _fastpath.answers cimport Answer, answer_for, with_date
 from _fastpath.end cimport (
-    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_FORBIDDEN, CODE_INTERNAL, CODE_NO_AGENT, CODE_NO_SERVICE,
-    CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_UNAUTHENTICATED, CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT,
-    HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
+    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_FORBIDDEN, CODE_INTERNAL, CODE_MOVED, CODE_NO_AGENT,
+    CODE_NO_SERVICE, CODE_OVERLOADED, CODE_REFUSED, CODE_REQUEST_TIMEOUT, CODE_UNAUTHENTICATED, CODE_TUNNEL_LOST,
+    CODE_UNREACHABLE, CODE_UPSTREAM_TIMEOUT, HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End, detach,
 )
 from _fastpath.deadlines cimport TimedExchange
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, settle, tunnel_label
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, Lobby, settle, tunnel_label
 from _fastpath.gate cimport GATE_OPEN, GATE_WAIT, Caller
 from _fastpath.http1 cimport (
     BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
@@ -230,7 +230,7 @@ cdef class Client(TimedExchange):
         elif self.state == CLIENT_PROVING:
             self.answer(CODE_OVERLOADED, NEVER_SENT)
         elif self.state != CLIENT_RUNNING:
-            self.answer(CODE_NO_AGENT, NEVER_SENT)
+            self.answer(CODE_NO_SERVICE if isinstance(self.egress, Lobby) else CODE_NO_AGENT, NEVER_SENT)
         else:
             self.expired()
 
@@ -345,7 +345,7 @@ cdef class Client(TimedExchange):
             found = self.listener.delegated.find(host, head.host.size, path, head.path.size, ambiguous)
         if isinstance(found, Egress):
             return <Egress>found
-        return None
+        return self.listener.lobby if self.listener.lobby is not None and not self.listener.lobby.closed else None
 
     cdef void join(self, const Head* head) noexcept:
         cdef const char* reason = NULL
@@ -359,6 +359,9 @@ cdef class Client(TimedExchange):
                 self.answer(CODE_INTERNAL, NEVER_SENT)
                 return
             head = &again
+        if isinstance(self.egress, Lobby) and self.state == CLIENT_JOIN and not self.look_again(head):
+            self.answer(CODE_BAD_REQUEST, NEVER_SENT)
+            return
         result = self.join_within(self.egress, head, self.settings.in_flight)
         if result == JOINED:
             self.tries += 1
@@ -370,7 +373,7 @@ cdef class Client(TimedExchange):
         elif result != JOIN_WAIT:
             self.answer(<uint16_t>result, NEVER_SENT)
         elif self.settings.agent_wait == 0:
-            self.answer(CODE_NO_AGENT, NEVER_SENT)
+            self.answer(CODE_NO_SERVICE if isinstance(self.egress, Lobby) else CODE_NO_AGENT, NEVER_SENT)
         elif self.egress.waiting >= self.settings.waiting:
             self.answer(CODE_OVERLOADED, NEVER_SENT)
         else:
@@ -378,6 +381,16 @@ cdef class Client(TimedExchange):
                 self.reactor.arm(self, self.settings.agent_wait)
             self.state = CLIENT_WAITING
             self.egress.wait(self)
+
+    cdef bint look_again(self, const Head* head) noexcept:
+        # Whether an agent has announced by now what was not known. False: two readings lead to two services.
+        cdef int ambiguous = 0
+        cdef Target found = self.listener.delegated.find(
+            self.held + head.host.start, head.host.size, self.held + head.path.start, head.path.size, &ambiguous
+        )
+        if isinstance(found, Egress):
+            self.egress = <Egress>found
+        return not ambiguous
 
     cdef void wait_over(self) noexcept:
         self.state = CLIENT_JOIN
@@ -466,6 +479,9 @@ cdef class Client(TimedExchange):
         cdef Journal journal = self.listener.meters.journal
         detach(self)
         journal.because(reason, reason_size)
+        if code == CODE_MOVED:
+            code = CODE_REFUSED
+            self.tries -= 1       # nobody was tried, and that relay is not chosen again
         if self.reply_begun:
             self.failure = code
             self.cut()
@@ -539,7 +555,7 @@ cdef class Client(TimedExchange):
         if self.failure:
             self.listener.tally.failures[self.failure] += 1
         self.fill(&record)
-        settle(self.listener.meters, self.egress, &record)
+        settle(self.listener.meters, None if isinstance(self.egress, Lobby) else self.egress, &record)
 
     cdef void fill(self, Record* record) noexcept:
         cdef uint64_t now = self.reactor.now_us

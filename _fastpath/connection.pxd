@@ -4,7 +4,7 @@
 # on_closed, which always runs before it goes away). A connection keeps its Port alive.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from _fastpath.exchange cimport Egress, Ingress, Tally
+from _fastpath.exchange cimport Egress, Ingress, Lobby, Tally
 from _fastpath.gate cimport Gate
 from _fastpath.networks cimport Admission, Networks
 from _fastpath.proxy cimport ProxyHeader
@@ -40,6 +40,7 @@ cdef class Port(Pollable):
     cdef Settings settings
     cdef RouteTable local
     cdef RouteTable delegated
+    cdef Lobby lobby              # None: what is not known is not waited for
     cdef object tls               # None: plain. Else () -> a pyOpenSSL Connection for one more client; failed(address, reason)
     cdef readonly uint64_t handshakes
     cdef readonly uint64_t handshake_failures

@@ -55,6 +55,10 @@ cdef enum Code:
     CODE_BAD_CODING = 21          # contract: unsupported, 501
     CODE_COUNT = 22
 
+# Inside a node only: refused by another worker, whose agents have just gone. Look again.
+cdef enum:
+    CODE_MOVED = CODE_COUNT
+
 
 @cython.no_gc
 cdef class End:
@@ -95,3 +99,12 @@ cdef class End:
     cdef void on_room(self) noexcept
     # What we are joined to goes away soon: what would run for ever is to be brought to its end.
     cdef void on_parting(self) noexcept
+
+
+# The pair is over.
+cdef inline void detach(End end) noexcept:
+    cdef End peer = end.peer
+    if peer is not None:
+        end.peer = None
+        if peer.peer is end:
+            peer.peer = None

@@ -3,9 +3,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from _fastpath.end cimport HEAD_END, HEAD_INTERIM, HEAD_TCP, End
+from _fastpath.end cimport HEAD_END, HEAD_INTERIM, HEAD_TCP, End, detach
 from _fastpath.memory cimport iovec
-from _fastpath.stream cimport detach
 from _fastpath.window cimport (
     credit_add, credit_arrive, credit_consume, credit_invariants, credit_spend, credit_start, credit_stop,
     promised_bytes,

@@ -59,6 +59,12 @@ cdef class Egress(Target):
     cdef int join(self, End ingress, const Head* head) noexcept
     cdef void wait(self, Ingress ingress) noexcept
     cdef void wake_waiting(self) noexcept
+    # A relay has refused an exchange: what it leads to has gone there, and the news is under way.
+    cdef void doubt(self, object relay) noexcept
+
+# Where requests wait for whose service nobody is known yet, because the node has just started. Closed: it lets nobody wait.
+cdef class Lobby(Egress):
+    cdef readonly bint closed
 
 # Where exchanges that a port led to `egress` (None: nowhere) are counted. No look-up but for the first of a pair.
 cdef Meter meter_of(Meters meters, Egress egress)
@@ -67,4 +73,3 @@ cdef void settle(Meters meters, Egress egress, Record* record) noexcept
 # The label of the tunnel that an End is a stream of, or None.
 cdef bytes tunnel_label(End end)
 cdef dict tally_counters(const Tally* tally)
-cdef void detach(End end) noexcept

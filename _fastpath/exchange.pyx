@@ -5,7 +5,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 cimport cython
 from _fastpath.record cimport text_of
 from _fastpath.stream cimport Stream
-from _fastpath.end cimport CODE_OVERLOADED
+from _fastpath.end cimport CODE_NO_SERVICE, CODE_OVERLOADED
 
 
 @cython.no_gc
@@ -81,13 +81,29 @@ cdef class Egress(Target):
             ingress.stop_waiting()
             ingress.wait_over()
 
+    cdef void doubt(self, object relay) noexcept:
+        pass
 
-cdef void detach(End end) noexcept:
-    cdef End peer = end.peer
-    if peer is not None:
-        end.peer = None
-        if peer.peer is end:
-            peer.peer = None
+
+@cython.final
+cdef class Lobby(Egress):
+    """Where requests wait whose service nobody has announced yet, as long as agents may still be on their way."""
+
+    def __init__(self, str name):
+        super().__init__(name)
+        self.name_bytes = name.encode()
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        self.wake_waiting()
+
+    def close(self) -> None:
+        """Nobody waits here any more: what is not known now is not known."""
+        self.closed = True
+        self.wake_waiting()
+
+    cdef int join(self, End ingress, const Head* head) noexcept:
+        return CODE_NO_SERVICE if self.closed else JOIN_WAIT
 
 
 cdef Meter meter_of(Meters meters, Egress egress):

@@ -25,6 +25,7 @@ cdef struct Members:              # a growable array of strong references
 cdef class Group(Egress):
     cdef Reactor reactor
     cdef Members direct, relays
+    cdef object on_doubt          # None, or called from the loop with a relay that is not to be trusted
     cdef uint64_t relayed         # exchanges that were passed to another worker
 
     cdef bint join_end(self, Tunnel tunnel, End ingress) noexcept

@@ -43,7 +43,7 @@ cdef int add_member(Members* members, Tunnel tunnel) except -1:
     return 0
 
 
-cdef void remove_member(Members* members, Tunnel tunnel) noexcept:
+cdef bint remove_member(Members* members, Tunnel tunnel) noexcept:
     cdef uint32_t i
     for i in range(members.count):
         if members.tunnels[i] == <PyObject*>tunnel:
@@ -51,7 +51,8 @@ cdef void remove_member(Members* members, Tunnel tunnel) noexcept:
             members.tunnels[i] = members.tunnels[members.count]
             tunnel.groups -= 1
             Py_DECREF(tunnel)
-            return
+            return True
+    return False
 
 
 cdef void clear_members(Members* members) noexcept:
@@ -68,12 +69,17 @@ cdef bint came_over_relay(Stream stream) noexcept:
 
 @cython.final
 cdef class Group(Egress):
-    """A service that agents announce: any number of tunnels, of one or many agents."""
+    """A service that agents announce: any number of tunnels, of one or many agents.
 
-    def __init__(self, Reactor reactor not None, str name):
+    `on_doubt(relay)` is called from the loop when another worker has refused an exchange because its agents have gone:
+    the relay was removed, and is to be added again if they are back.
+    """
+
+    def __init__(self, Reactor reactor not None, str name, on_doubt=None):
         super().__init__(name)
         self.name_bytes = name.encode()
         self.reactor = reactor
+        self.on_doubt = on_doubt
 
     def __dealloc__(self):
         clear_members(&self.direct)
@@ -118,6 +124,13 @@ cdef class Group(Egress):
             self.tally.exchanges += 1
             self.relayed += tunnel.relay
         return JOINED
+
+    cdef void doubt(self, object relay) noexcept:
+        if remove_member(&self.relays, <Tunnel>relay) and self.on_doubt is not None:
+            try:
+                self.reactor.loop.call_soon(self.on_doubt, relay)
+            except RuntimeError:  # the loop is closed
+                pass
 
     cdef bint join_end(self, Tunnel tunnel, End ingress) noexcept:
         return tunnel.session.open(ingress) is not None

@@ -8,7 +8,7 @@ from _fastpath cimport net
 from _fastpath.client cimport Client
 from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Headcount, Port
 from _fastpath.end cimport CODE_FORBIDDEN, CODE_OVERLOADED
-from _fastpath.exchange cimport tally_counters
+from _fastpath.exchange cimport Lobby, tally_counters
 from _fastpath.meter cimport Meters
 from _fastpath.net cimport errno, sockaddr, sockaddr_storage, socklen_t
 from _fastpath.gate cimport Gate
@@ -94,6 +94,10 @@ cdef class Listener(Port):
                 self.denied += 1
                 connection.reset_hard()
         uncork()
+
+    def set_lobby(self, Lobby lobby) -> None:
+        """Let requests wait there whose service is not known (None: they are answered at once)."""
+        self.lobby = lobby
 
     def set_gate(self, Gate gate, certify, int cert_fields) -> None:
         """Ask this of requests that begin from now on (None: nothing).

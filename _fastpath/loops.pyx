@@ -3,10 +3,10 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from _fastpath.end cimport CODE_CANCEL, HEAD_END, End
+from _fastpath.end cimport CODE_CANCEL, HEAD_END, End, detach
 from _fastpath.memory cimport iovec
 from _fastpath.session cimport Session
-from _fastpath.stream cimport SessionOwner, Stream, detach
+from _fastpath.stream cimport SessionOwner, Stream
 
 cdef enum:
     VECTORS = 64

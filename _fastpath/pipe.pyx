@@ -5,8 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cimport cython
-from _fastpath.end cimport CODE_CANCEL, CODE_OVERLOADED, HEAD_END, MAYBE_SENT, SENT
-from _fastpath.exchange cimport detach
+from _fastpath.end cimport CODE_CANCEL, CODE_OVERLOADED, HEAD_END, MAYBE_SENT, SENT, detach
 from _fastpath.memory cimport chunk_data, queue_append, queue_clear, queue_consume
 
 

@@ -447,6 +447,8 @@ cdef class Session(Sender):
             code = CODE_INTERNAL  # of a newer version
         if stream.local and stream.state & (REPLIED | HEAD_RECEIVED):
             delivery = SENT       # whatever the peer says now
+        if code == CODE_REFUSED and delivery == NEVER_SENT and stream.local and self.owner is not None:
+            code = self.owner.on_refused(stream.egress)
         stream.delivery = delivery
         peer = stream.peer
         self.release(stream)

@@ -54,6 +54,8 @@ cdef class SessionOwner:
     cdef void on_goaway(self) noexcept
     # There is output now and there was none: write it soon (called once per batch).
     cdef void on_output(self) noexcept
+    # The peer has refused a stream of ours that leads to `egress`, and nobody has seen it: the code to be told.
+    cdef uint16_t on_refused(self, object egress) noexcept
     # A stream was released: its slot is free again.
     cdef void on_release(self) noexcept
     # Memory that was lent to Ends goes away before receive returns (a frame that came in pieces): what was
@@ -174,5 +176,3 @@ cdef class Sender:
                    const unsigned char* reason, size_t reason_size) noexcept
     cdef void release(self, Stream stream) noexcept
     cdef bint crowded(self) noexcept
-
-cdef void detach(End end) noexcept

@@ -5,8 +5,8 @@ from libc.string cimport memcpy, memset, strlen
 
 cimport cython
 from _fastpath.end cimport (
-    CODE_CANCEL, CODE_HEAD_TOO_LARGE, CODE_INTERNAL, CODE_OVERLOADED, CODE_PROTOCOL, HEAD_END, HEAD_INTERIM, HEAD_TCP,
-    MAYBE_SENT, NEVER_SENT, SENT, End,
+    CODE_CANCEL, CODE_HEAD_TOO_LARGE, CODE_INTERNAL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_REFUSED, HEAD_END, HEAD_INTERIM,
+    HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End, detach,
 )
 from _fastpath.frame cimport (
     FLAG_ACK, FLAG_END, FLAG_INTERIM, FRAME_DATA, FRAME_GOAWAY, FRAME_HEADER, FRAME_OPEN, FRAME_PING, FRAME_REPLY,
@@ -27,14 +27,6 @@ from _fastpath.wire cimport get_u32, put_u16, put_u32, put_u64
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(void* object) noexcept nogil
-
-
-cdef void detach(End end) noexcept:
-    cdef End peer = end.peer
-    if peer is not None:
-        end.peer = None
-        if peer.peer is end:
-            peer.peer = None
 
 
 cdef inline size_t lane_capacity(size_t size, size_t queued) noexcept nogil:
@@ -63,6 +55,9 @@ cdef class SessionOwner:
 
     cdef void on_output(self) noexcept:
         pass
+
+    cdef uint16_t on_refused(self, object egress) noexcept:
+        return CODE_REFUSED
 
     cdef void on_release(self) noexcept:
         pass

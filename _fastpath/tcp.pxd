@@ -1,6 +1,6 @@
 # A plain TCP connection as one side of an exchange: accepted on a tcp port, or dialled to a tcp upstream.
 #
-# Owns nothing beyond its Socket but, until it is joined, the first message of a TLS client (`hello`, malloc'd). Half-close passes through: an end that is read becomes the peer's end,
+# Owns nothing beyond its Socket but the first message of a TLS client (`hello`, malloc'd), until more was passed. Half-close passes through: an end that is read becomes the peer's end,
 # the peer's end becomes SHUT_WR, and the connection goes away when both directions have ended.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -22,7 +22,7 @@ cdef class TcpEnd(Connection):
     cdef Egress egress            # accepted: where it leads
     cdef Pool service             # dialled: where it belongs
     cdef bytes name               # accepted: the service's, "tls/HOST" on a tls port
-    cdef unsigned char* hello     # read, and not passed on yet
+    cdef unsigned char* hello     # kept until more has been passed: so it can be sent again
     cdef uint32_t hello_size
     cdef uint8_t state
     cdef uint8_t dialled
@@ -58,6 +58,7 @@ cdef class TcpEnd(Connection):
     cdef void finish_if_over(self) noexcept
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept
     cdef void abandon(self, uint16_t code, uint8_t delivery) noexcept
+    cdef bint may_retry(self, uint16_t code, uint8_t delivery) noexcept
     cdef void leave(self) noexcept
     cdef void leave_service(self, Record* record) noexcept
     cdef void fill(self, Record* record) noexcept

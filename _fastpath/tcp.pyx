@@ -10,11 +10,11 @@ from _fastpath.address cimport ADDRESS_TEXT, write_address
 from _fastpath.connection cimport PORT_TLS, Port
 from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
-    CODE_BAD_REQUEST, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL,
-    CODE_UPSTREAM_TIMEOUT,
-    HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT, End,
+    CODE_BAD_REQUEST, CODE_CANCEL, CODE_MOVED, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_REFUSED,
+    CODE_TUNNEL_LOST, CODE_UNREACHABLE, CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT, HEAD_TCP, MAYBE_SENT, NEVER_SENT, SENT,
+    End, detach,
 )
-from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, detach, settle, tunnel_label
+from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, Lobby, settle, tunnel_label
 from _fastpath.hello cimport HELLO_MORE, HELLO_STRANGE, MAX_HELLO, MAX_NAME, scan_hello
 from _fastpath.memory cimport ByteQueue, chunk_bytes, memory_limit
 from _fastpath.meta cimport META_SIZE, read_meta, write_meta
@@ -29,6 +29,7 @@ cdef enum:
     SERVER_PREFIX_SIZE = 4
     ALERT_SIZE = 7
     SECOND_HEADER = 16            # bytes that tell a PROXY header
+    MAX_TRIES = 5
     ALERT_DECODE_ERROR = 50       # RFC 8446 6.2
     ALERT_UNRECOGNIZED_NAME = 112
 
@@ -144,6 +145,8 @@ cdef class TcpEnd(Connection):
         if found is None:
             found = port.delegated.by_name(name, len(self.name))
         if not isinstance(found, Egress):
+            found = port.lobby
+        if found is None or isinstance(found, Lobby) and (<Lobby>found).closed:
             self.fail(CODE_NO_SERVICE, NEVER_SENT)
             return
         if chunk_bytes() > memory_limit():
@@ -169,7 +172,6 @@ cdef class TcpEnd(Connection):
                 return
             self.peer.take_meta(meta, self.describe(meta))
             self.peer.take_head(name, len(self.name), self.hello, self.hello_size, HEAD_TCP)
-            self.drop_hello()
         elif result != JOIN_WAIT:
             self.fail(<uint16_t>result, NEVER_SENT)
         elif self.settings.agent_wait == 0 or self.egress.waiting >= self.settings.waiting:
@@ -312,6 +314,7 @@ cdef class TcpEnd(Connection):
         if count > 0:
             self.seen_in += <uint64_t>count
             self.moved_ms = self.reactor.now_ms
+            self.drop_hello()     # more than it has left, which is not at hand any more
         if direct:
             self.peer.commit(<size_t>count if count > 0 else 0, count == 0)
         elif count > 0:
@@ -357,6 +360,7 @@ cdef class TcpEnd(Connection):
 
     cdef void take_data(self, const unsigned char* data, size_t size, bint end) noexcept:
         if size:
+            self.drop_hello()
             self.seen_out += size
             self.unreported += size
             self.moved_ms = self.reactor.now_ms
@@ -375,11 +379,30 @@ cdef class TcpEnd(Connection):
     cdef void take_reset(self, uint16_t code, uint8_t delivery,
                          const unsigned char* reason, size_t reason_size) noexcept:
         detach(self)
+        if self.may_retry(code, delivery):
+            self.state = TCP_NEW
+            self.delivery = NEVER_SENT
+            if code == CODE_MOVED:
+                self.tries -= 1
+            self.reactor.arm(self, self.settings.agent_wait)
+            self.listener.tally.retries += 1
+            self.reactor.queue_ready(self)
+            return
+        if code == CODE_MOVED:
+            code = CODE_NO_AGENT
         self.failure = code
         self.delivery = delivery
         uncork()
         self.leave()
         self.reset_hard()
+
+    cdef bint may_retry(self, uint16_t code, uint8_t delivery) noexcept:
+        # Nothing has reached a service, and all that the client has sent is at hand.
+        if self.dialled or self.fd < 0 or delivery != NEVER_SENT or self.tries >= MAX_TRIES:
+            return False
+        if code != CODE_REFUSED and code != CODE_MOVED and code != CODE_TUNNEL_LOST:
+            return False
+        return self.state == TCP_RUNNING and not self.read_ended and self.seen_out == 0 and self.seen_in == self.hello_size
 
     cdef void on_sent(self) noexcept:
         # A direction that has ended is done when the kernel has all of it.
@@ -433,7 +456,10 @@ cdef class TcpEnd(Connection):
         else:
             if self.greeting:
                 self.listener.denied += 1
-            self.fail(CODE_NO_AGENT if self.state == TCP_WAITING else CODE_CANCEL, self.delivery)
+            if self.state != TCP_WAITING:
+                self.fail(CODE_CANCEL, self.delivery)
+            else:
+                self.fail(CODE_NO_SERVICE if isinstance(self.egress, Lobby) else CODE_NO_AGENT, self.delivery)
 
     cdef void fail(self, uint16_t code, uint8_t delivery) noexcept:
         # Over, and not in order: both sides see a reset, so that nothing cut short looks whole.
@@ -478,7 +504,7 @@ cdef class TcpEnd(Connection):
         if self.failure:
             self.listener.tally.failures[self.failure] += 1
         self.fill(&record)
-        settle(self.listener.meters, self.egress, &record)
+        settle(self.listener.meters, None if isinstance(self.egress, Lobby) else self.egress, &record)
 
     cdef void leave_service(self, Record* record) noexcept:
         # The same for one that was dialled.

@@ -6,9 +6,8 @@ from libc.string cimport memset, strlen
 cimport cython
 from _fastpath cimport net
 from _fastpath.end cimport (
-    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED, CODE_PROTOCOL,
-    CODE_REFUSED,
-    CODE_TUNNEL_LOST, HEAD_END, HEAD_TCP, NEVER_SENT,
+    CODE_BAD_REQUEST, CODE_BODY_TOO_LARGE, CODE_CANCEL, CODE_MOVED, CODE_NO_AGENT, CODE_NO_SERVICE, CODE_OVERLOADED,
+    CODE_PROTOCOL, CODE_REFUSED, CODE_TUNNEL_LOST, HEAD_END, HEAD_TCP, NEVER_SENT,
 )
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, settle
 from _fastpath.guard cimport Quota, guard_take
@@ -569,6 +568,12 @@ cdef class Tunnel(SessionOwner):
 
     cdef void on_output(self) noexcept:
         self.reactor.mark_dirty(self.link)
+
+    cdef uint16_t on_refused(self, object egress) noexcept:
+        if not self.relay or not isinstance(egress, Egress):
+            return CODE_REFUSED
+        (<Egress>egress).doubt(self)
+        return CODE_MOVED
 
     cdef void on_release(self) noexcept:
         pass

@@ -8,9 +8,9 @@ from _fastpath.backend cimport Backend
 from _fastpath.end cimport (
     CODE_CANCEL, CODE_OVERLOADED, CODE_PROTOCOL, CODE_UNREACHABLE,
     CODE_UPSTREAM_PROTOCOL, CODE_UPSTREAM_TIMEOUT,
-    HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End,
+    HEAD_END, MAYBE_SENT, NEVER_SENT, SENT, End, detach,
 )
-from _fastpath.exchange cimport detach, settle
+from _fastpath.exchange cimport settle
 from _fastpath.http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, BODY_UNTIL_CLOSE, Head, chunk_size_line, trailers_canonical,
 )

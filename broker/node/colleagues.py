@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from broker.config import model
 from broker.config.model import Match
 from broker.node.board import Board
 from broker.node.channel import Channel, ChannelLost
+from broker.tunnel.directory import Entry
 from broker.tunnel.ledger import Claim, MemberKey, Verdict, pack_claim, parse_verdict
 from broker.tunnel.messages import pack_service, parse_service
 from broker.tunnel.registry import Registry
@@ -72,6 +73,7 @@ class Colleagues:
             self._changes.setdefault(registry.name, []).append([what, pack_service(service), owner])
 
         registry.directory.on_reach = on_reach
+        registry.directory.on_doubt = lambda service, relay: self._ask(registry.name, service, relay)
 
     def remove(self, registry: Registry) -> None:
         if self._registries.get(registry.name) is registry:
@@ -133,13 +135,30 @@ class Colleagues:
         )
         sock.detach()
         self._relays[port, worker] = Relay(worker, tunnel)
+        self._tell(registry, worker, registry.directory.entries())
+
+    def on_doubt(self, port: str, worker: int, packed: dict[str, str]) -> None:
+        """Another worker was refused a request for a service and wants to know whether we reach it now."""
+        registry = self._registries.get(port)
+        service = parse_service(packed)
+        entry = registry.directory.entry(service) if registry is not None else None
+        if registry is not None and entry is not None:
+            self._tell(registry, worker, [(service, entry)])
+
+    def _ask(self, port: str, service: Match, relay: Tunnel) -> None:
+        for (name, worker), each in self._relays.items():
+            if name == port and each.tunnel is relay:
+                told = {"do": "doubt", "port": port, "service": pack_service(service), "to": worker}
+                self._channel.send(told)
+
+    def _tell(self, registry: Registry, worker: int, entries: Iterable[tuple[Match, Entry]]) -> None:
+        """One other worker is told what we reach, and what we know; after all that was told to everybody."""
         self._tell_changes()
-        reached = [
-            ["open", pack_service(service), entry.owner]
-            for service, entry in registry.directory.entries()
-            if entry.direct
+        changes = [
+            ["open" if entry.direct else "know", pack_service(service), entry.owner]
+            for service, entry in entries
         ]
-        self._channel.send({"do": "services", "port": port, "changes": reached, "to": worker})
+        self._channel.send({"do": "services", "port": registry.name, "changes": changes, "to": worker})
 
     def on_services(self, port: str, worker: int, changes: list[Change]) -> None:
         """What another worker reaches now, or no more."""
@@ -151,6 +170,7 @@ class Colleagues:
             if what == "open":
                 relay.services.add(service)
                 registry.directory.open(service, relay.tunnel, owner)
+                registry.arrivals.arrived()
             elif what == "know":
                 registry.directory.know(service, owner)
             elif service in relay.services:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from _fastpath.exchange import Lobby
 from _fastpath.memory import set_memory_limit
 from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
@@ -206,6 +207,7 @@ class Parts:
             for external in self.external.values():
                 if external.config.registration == port.name:
                     external.set_delegated(table)
+            registry.arrivals.on_table()
 
         directory = Directory(self._reactor, on_table, asyncio.get_running_loop().call_later)
         registry = Registry(
@@ -235,6 +237,7 @@ class Parts:
             if known is not None and known.uses(sockets) and known.can_become(port):
                 known.services.apply(at_port(config.services, port), self.gates)
                 known.apply(port, self._delegated(port), self.gates)
+                known.set_lobby(self._lobby(port))
                 self.external[port.name] = before.pop(port.name)
                 continue
             services = LocalServices(self._reactor, self.resolver)
@@ -242,6 +245,7 @@ class Parts:
             opened = ExternalPort(
                 port, sockets, self._reactor, services, self._delegated(port), self.gates, self._journal
             )
+            opened.set_lobby(self._lobby(port))
             if self.colleagues is not None:
                 opened.share_limit(self.colleagues.headcount(port.name))
             self.external[port.name] = opened
@@ -251,6 +255,10 @@ class Parts:
     def _delegated(self, port: model.ExternalPort) -> RouteTable:
         registry = self.registries.get(port.registration or "")
         return registry.directory.table if registry is not None else NO_ROUTES
+
+    def _lobby(self, port: model.ExternalPort) -> Lobby | None:
+        registry = self.registries.get(port.registration or "")
+        return registry.arrivals.lobby if registry is not None else None
 
     async def _commit_uplinks(self, config: Config) -> None:
         before, self.uplinks = self.uplinks, {}
@@ -308,6 +316,7 @@ class Parts:
 
     def _retire_registry(self, registry: Registry, drain_s: float) -> None:
         registry.goaway("this registration port is closed")
+        registry.arrivals.over()
         if self.colleagues is not None:
             self.colleagues.remove(registry)
         self._retired_registries.add(registry)
@@ -348,6 +357,7 @@ class Parts:
                 registry.directory.know(parse_service(service), owner)
         for registry in self.registries.values():
             registry.directory.publish()
+            registry.arrivals.over()
 
     def member_keys(self) -> list[Key]:
         return [

@@ -362,7 +362,7 @@ class Supervisor:
                 self._predecessor.joined(self._ledger.keys())
         elif what == "left":
             self._ledger.left(place.index, message["port"], parse_key(message["key"]), message["generation"])
-        elif what == "services":
+        elif what in ("services", "doubt"):
             told = {**message, "worker": place.index}
             for other in self._crew.up:
                 if other is not place and message["to"] in (None, other.index):

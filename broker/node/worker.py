@@ -124,6 +124,8 @@ class Worker:
             self._colleagues.link(message["port"], message["worker"], sockets[0], dials=message["dials"])
         elif what == "services":
             self._colleagues.on_services(message["port"], message["worker"], message["changes"])
+        elif what == "doubt":
+            self._colleagues.on_doubt(message["port"], message["worker"], message["service"])
         elif what == "login":
             self._login(message, sockets[0])
         elif what == "evict":

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from _fastpath.connection import Headcount
+from _fastpath.exchange import Lobby
 from _fastpath.listener import Listener
 from _fastpath.meter import Meters
 from _fastpath.reactor import Reactor
@@ -104,6 +105,11 @@ class ExternalPort:
         self._delegated = table
         for listener in self._listeners:
             listener.swap(self.services.table, table, self._settings)
+
+    def set_lobby(self, lobby: Lobby | None) -> None:
+        """Where requests wait whose service is not known yet."""
+        for listener in self._listeners:
+            listener.set_lobby(lobby)
 
     def share_limit(self, headcount: Headcount) -> None:
         """The limit of connections holds for all workers together. To be called before a connection comes."""

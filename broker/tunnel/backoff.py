@@ -10,12 +10,13 @@ import random
 from collections.abc import Callable
 
 BASE_S = 0.5
-# A node that is down costs nothing to try: all agents are to be back within 10 s of its return.
-UNREACHABLE_CEILING_S = 5.0
+# A node that is down costs nothing to try, and requests wait for its agents after its return (arrivals.py).
+UNREACHABLE_CEILING_S = 2.0
 # A node that refused us had to work for it.
 REFUSED_CEILING_S = 30.0
 # Tunnels that do not live this long, one after the other, are not worth an immediate next one.
 STABLE_S = 10.0
+UNSTABLE_CEILING_S = 5.0
 # Nobody can send us away for longer.
 MAX_SUGGESTED_S = 300.0
 
@@ -42,7 +43,7 @@ class Backoff:
         self._short_lives = self._short_lives + 1 if lived_s < STABLE_S else 0
         spread = BASE_S if spread_s is None else min(max(spread_s, 0), MAX_SUGGESTED_S)
         if self._short_lives > 1:
-            spread = max(spread, _doubled(self._short_lives - 1, UNREACHABLE_CEILING_S))
+            spread = max(spread, _doubled(self._short_lives - 1, UNSTABLE_CEILING_S))
         return self._draw(0, spread)
 
 

@@ -64,6 +64,8 @@ class Directory:
         # (what, service, owner) of our own tunnels: "open", even if it was; "leave", "withdraw": the last;
         # and "know" of services that are known without one.
         self.on_reach: Callable[[str, Match, str], None] | None = None
+        # A worker behind a relay has refused a request for the service: ask it whether it still reaches it.
+        self.on_doubt: Callable[[Match, Tunnel], None] | None = None
         self._not_before = 0.0
 
     def owner(self, service: Match) -> str | None:
@@ -90,6 +92,9 @@ class Directory:
             for host in wider_hosts(service.host):
                 if host in self._hosts:
                     yield from (Match(host=host, path=path) for path in wider_paths(service.path))
+
+    def entry(self, service: Match) -> Entry | None:
+        return self._entries.get(service)
 
     def has_room(self, service: Match) -> bool:
         entry = self._entries.get(service)
@@ -169,8 +174,12 @@ class Directory:
         if self.on_reach is not None:
             self.on_reach(what, service, entry.owner)
 
+    def _doubt(self, service: Match, relay: Tunnel) -> None:
+        if self.on_doubt is not None:
+            self.on_doubt(service, relay)
+
     def _remember(self, service: Match, owner: str) -> Entry:
-        entry = Entry(Group(self._reactor, str(service)), owner)
+        entry = Entry(Group(self._reactor, str(service), lambda relay: self._doubt(service, relay)), owner)
         self._entries[service] = entry
         self._hosts[service.host] += 1
         self._changed = True

@@ -22,6 +22,7 @@ from broker.identity.login import Denied, Evidence, Wants, log_in, still_enough
 from broker.identity.patterns import may_announce, may_split
 from broker.identity.users import Principal, Users
 from broker.observe.totals import AgentTotals
+from broker.tunnel.arrivals import Arrivals
 from broker.tunnel.dialler import host_of
 from broker.tunnel.directory import Cut, Directory
 from broker.tunnel.handshake import Refusal, Registration
@@ -103,6 +104,7 @@ class Registry:
         self._members: dict[MemberKey, Member] = {}
         self._per_user: Counter[str] = Counter()
         self._quotas: dict[str, Quota] = {}  # of users that are, or were, here
+        self.arrivals = Arrivals(name)
         self.arbiter: Arbiter | None = None  # where other workers have tunnels too
         self._superseded: set[Member] = set()  # replaced while draining: their last streams still run
 
@@ -140,6 +142,7 @@ class Registry:
         """The tunnel of an admitted member is up: its services open, and its predecessor is evicted."""
         member.tunnel = tunnel
         self.logins += 1
+        self.arrivals.arrived()
         predecessor = self._members.get(member.key)
         self._members[member.key] = member
         self._per_user[member.principal.name] += 1
@@ -377,6 +380,7 @@ class Registry:
             member.link.goaway(0, reason)
 
     def close(self, code: int, reason: str) -> None:
+        self.arrivals.over()
         for member in self.members():
             member.link.close(code, reason)
 

@@ -1,9 +1,11 @@
 """What is sent again, and what never is: by the fact of its delivery, and by what is still at hand of it."""
 
+import socket
+
 import pytest
 
-from tests.harness.client import RawClient, request_head
-from tests.harness.nodes import DmzNode, World, everything
+from tests.harness.client import RawClient, connect, request_head
+from tests.harness.nodes import DmzNode, World, everything, loopback
 from tests.harness.origin import pattern, sha256
 from tests.harness.peer import DATA, GOAWAY, OPEN, RESET, HandAgent, frame, parse_open, reset_payload
 from tests.harness.problems import assert_problem
@@ -98,3 +100,27 @@ def test_a_body_that_is_not_at_hand_is_not_repeated(world: World) -> None:
         take_body(hand, len(BODY))
         hand.reset()
         assert_problem(client.read_response(), 502, "tunnel-lost", "maybe-sent")
+
+
+@pytest.mark.parametrize("early", [b"", b"early"], ids=["silent", "spoke"])
+def test_a_tcp_connection_that_was_never_passed_on_goes_elsewhere(world: World, early: bytes) -> None:
+    """As long as all that its client has sent is at hand: nothing."""
+    port = {"name": "echo", "listen": loopback("tcp", rest="/echo")}
+    dmz = world.dmz({"external": [port], "timeouts": {"agent_wait": "20s"}})
+    hand = HandAgent(dmz.registration_at(), [{"name": "echo"}])
+    with socket.create_server(("127.0.0.1", 0)) as server, hand, connect(dmz.external) as client:
+        stream, _, _ = hand.accept()
+        if early:
+            client.sendall(early)
+            assert hand.expect(DATA).payload == early
+        hand.send(frame(GOAWAY, 0, bytes(4)) + frame(RESET, stream, reset_payload(REFUSED, NEVER_SENT)))
+        if early:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            return
+        upstream = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        world.agent(dmz.registration_url(), [{"name": "echo", "upstream": upstream}])
+        client.sendall(b"hello")
+        served, _ = server.accept()
+        with served:
+            assert served.recv(100) == b"hello"

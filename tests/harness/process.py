@@ -172,7 +172,7 @@ class Process:
 
     def rss(self) -> int:
         """Resident memory in bytes, children included (workers)."""
-        return sum(_rss(pid) for pid in family(self.pid))
+        return sum(rss(pid) for pid in family(self.pid))
 
     def descriptors(self) -> int:
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in family(self.pid))
@@ -204,7 +204,7 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _rss(pid: int) -> int:
+def rss(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024

@@ -21,6 +21,7 @@ from broker.tunnel.backoff import (
     REFUSED_CEILING_S,
     STABLE_S,
     UNREACHABLE_CEILING_S,
+    UNSTABLE_CEILING_S,
     Backoff,
 )
 from broker.tunnel.handshake import Acceptance, Refusal, acceptance_bytes, read_registration, refusal_bytes
@@ -74,7 +75,7 @@ def test_tunnels_that_do_not_last_are_dialled_less_and_less():
         backoff.succeeded()
         waits.append(backoff.after_loss(STABLE_S / 2))
     assert waits[:4] == [BASE_S, 2 * BASE_S, 4 * BASE_S, 8 * BASE_S]
-    assert max(waits) == UNREACHABLE_CEILING_S
+    assert max(waits) == UNSTABLE_CEILING_S
     assert backoff.after_loss(STABLE_S) == BASE_S
 
 
