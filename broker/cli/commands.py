@@ -18,6 +18,7 @@ COMMANDS = (
     "connect",
     "check",
     "status",
+    "top",
     "doctor",
     "reload",
     "upgrade",

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 240  # without a terminal nothing is cut
+LAST_FAILURES = 10
 
 Entry = dict[str, Any]
 Column = tuple[str, Callable[[Entry], object]]
@@ -24,6 +25,29 @@ def field(key: str, title: str = "") -> Column:
 def failures(entry: Entry) -> str:
     found: dict[str, int] = entry.get("failures") or {}
     return ", ".join(f"{count} {code}" for code, count in found.items() if count)
+
+
+def by_code(counted: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {code: sum(facts.values()) for code, facts in counted.items()}
+
+
+def state_of(backend: Entry) -> str:
+    if not backend.get("healthy", True):
+        return "down"
+    return "left out" if backend.get("ejected") else "up"
+
+
+def request_of(entry: Entry) -> str:
+    return f"{entry.get('method') or ''} {entry.get('host') or ''}{entry.get('target') or ''}".strip()
+
+
+def proofs_of(user: Entry) -> str:
+    kinds = ("tokens", "certificates", "passwords")
+    return ", ".join(f"{user[kind]} {kind}" for kind in kinds if user.get(kind))
+
+
+def clock(moment: float | None) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(moment)) if moment else "-"
 
 
 TABLES: dict[str, list[Column]] = {
@@ -62,8 +86,11 @@ TABLES: dict[str, list[Column]] = {
         ("up for", lambda entry: since(entry.get("since"))),
         ("round trip", lambda entry: f"{entry.get('rtt_us', 0) / 1000:.1f} ms"),
         field("streams"),
+        ("window", lambda entry: amount(entry.get("window_bytes"))),
         ("in", lambda entry: amount(entry.get("bytes_in"))),
         ("out", lambda entry: amount(entry.get("bytes_out"))),
+        ("in/s", lambda entry: amount(entry.get("rate_in"))),
+        ("out/s", lambda entry: amount(entry.get("rate_out"))),
         ("state", lambda entry: "draining" if entry.get("draining") else "up"),
     ],
     "services": [
@@ -76,7 +103,71 @@ TABLES: dict[str, list[Column]] = {
         ("failures", failures),
         field("problem"),
     ],
+    "upstreams": [
+        field("address"),
+        field("service"),
+        field("at"),
+        ("state", state_of),
+        field("active"),
+        field("idle"),
+        field("exchanges"),
+        field("failures"),
+        field("problem"),
+    ],
+    "requests": [
+        field("port"),
+        field("service"),
+        ("requests", lambda entry: sum((entry.get("statuses") or {}).values())),
+        ("statuses", lambda entry: failures({"failures": entry.get("statuses")})),
+        ("sent again", lambda entry: entry.get("retries")),
+        ("failures", lambda entry: failures({"failures": by_code(entry.get("failures") or {})})),
+    ],
+    "last failures": [
+        ("when", lambda entry: clock(entry.get("time"))),
+        field("hop"),
+        field("code"),
+        ("answer", lambda entry: entry.get("status") or "cut"),
+        field("delivery"),
+        field("reason"),
+        ("request", request_of),
+        field("client"),
+        field("tunnel"),
+        field("request_id", "request id"),
+    ],
+    "users": [
+        field("name"),
+        ("proven by", proofs_of),
+        field("tunnels"),
+        ("at most", lambda entry: entry.get("max_tunnels")),
+        ("may announce", lambda entry: entry.get("may")),
+    ],
+    "certificates": [
+        field("at"),
+        field("kind"),
+        field("file"),
+        ("days left", lambda entry: int(entry.get("days_left") or 0)),
+    ],
+    "workers": [
+        field("index", "no."),
+        field("pid"),
+        field("state"),
+        ("up for", lambda entry: span(entry.get("uptime_s") or 0)),
+        field("restarts"),
+    ],
 }
+
+
+def entries_of(status: Entry, name: str) -> list[Entry]:
+    """The rows of one of the tables."""
+    if name == "upstreams":
+        return [
+            {**backend, "service": service.get("service"), "at": service.get("at")}
+            for service in status.get("services") or []
+            for backend in service.get("backends") or []
+        ]
+    if name == "last failures":
+        return list(status.get("last_failures") or [])[:LAST_FAILURES]
+    return list(status.get(name) or [])
 
 
 def show(status: Entry) -> None:
@@ -86,7 +177,7 @@ def show(status: Entry) -> None:
     for line in summary(status):
         console.print(Text(line))
     for name, columns in TABLES.items():
-        entries = status.get(name)
+        entries = entries_of(status, name)
         if entries:
             console.print()
             console.print(table(name, columns, entries))

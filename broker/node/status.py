@@ -255,11 +255,26 @@ def kind_of(match: Match) -> str:
     return "tcp" if match.name else "http"
 
 
+def _leads_to(port: ExternalPort, service: dict[str, Any]) -> bool:
+    """Every port knows all local services; some it never asks."""
+    if port.config.scheme == "tcp":
+        return bool(service["service"] == port.config.service)
+    return bool(service["kind"] == ("tls" if port.config.scheme == "tls" else "http"))
+
+
 def _services(parts: Parts) -> list[dict[str, Any]]:
     """Local ones say where they are offered (`at`), delegated ones where they are registered."""
-    places = [(port.name, port.services) for port in parts.external.values()]
-    places += list(parts.agent_services.items())
-    local = [{"at": at, **HERE, **_named(each)} for at, services in places for each in services.status()]
+    local = [
+        {"at": port.name, **HERE, **_named(each)}
+        for port in parts.external.values()
+        for each in port.services.status()
+        if _leads_to(port, each)
+    ]
+    local += [
+        {"at": url, **HERE, **_named(each)}
+        for url, services in parts.agent_services.items()
+        for each in services.status()
+    ]
     delegated = [
         {
             "at": None,

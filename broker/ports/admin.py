@@ -20,6 +20,7 @@ from broker.config import model
 from broker.errors import BrokerError, ConfigError
 from broker.identity.users import Users
 from broker.ports.admin_guard import Guard, Refusal
+from broker.ports.admin_page import Page
 from broker.ports.sockets import bound_url
 from broker.tls.files import Expiry
 from broker.tls.standard import StandardTls
@@ -128,6 +129,7 @@ class AdminPort:
 
     def _make_runner(self) -> web.AppRunner:
         app = web.Application(middlewares=[self._let_in], client_max_size=MAX_BODY)
+        Page().add_to(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -143,7 +145,7 @@ class AdminPort:
 
     @web.middleware
     async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        found = self._guard.refusal(request, self._tls, public=False)
+        found = self._guard.refusal(request, self._tls, public=Page.is_part(request.path))
         if isinstance(found, Refusal):
             return refused(found)
         visitor.set(f"{found} at {request.remote}")
@@ -232,6 +234,8 @@ async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
 
 
 def refused(found: Refusal) -> web.Response:

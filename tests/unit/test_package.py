@@ -89,6 +89,8 @@ def test_wheel_has_modules_and_stubs_and_no_sources(artifacts: Artifacts) -> Non
     for path in (ROOT / "broker").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
     assert {"broker/py.typed", "_fastpath/py.typed"} <= set(names)
+    for path in (ROOT / "broker/ports/page").iterdir():
+        assert str(path.relative_to(ROOT)) in names
 
 
 @pytest.mark.slow

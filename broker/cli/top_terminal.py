@@ -1,0 +1,116 @@
+"""The terminal of `broker top`: keys, the alternate screen, and asking the node without making keys wait."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, ConsoleDimensions
+from rich.live import Live
+
+from broker.cli.top_screen import Screen
+from broker.errors import AdminError
+
+Ask = Callable[[], dict[str, Any]]
+
+TICK_S = 0.2  # how soon an answer, or another size of the terminal, is seen
+RETRY_S = 1.0
+KEYS = {
+    b"\x1b[A": "up",
+    b"\x1b[B": "down",
+    b"\x1b[C": "right",
+    b"\x1b[D": "left",
+    b"\x1bOA": "up",
+    b"\x1bOB": "down",
+    b"\x1bOC": "right",
+    b"\x1bOD": "left",
+    b"\x1b[5~": "pageup",
+    b"\x1b[6~": "pagedown",
+    b"\x1b[H": "home",
+    b"\x1b[1~": "home",
+    b"\x1b": "escape",
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
+    b"\t": "tab",
+}
+
+
+def run(screen: Screen, ask: Ask, console: Console) -> None:
+    """Until somebody quits. The terminal is as it was afterwards."""
+    with (
+        keyboard() as descriptor,
+        ThreadPoolExecutor(1) as thread,
+        Live(console=console, screen=True, auto_refresh=False, transient=True) as live,
+    ):
+        asked: Future[dict[str, Any]] | None = None
+        due = time.monotonic() + screen.interval
+        while not screen.over:
+            # The window itself, whatever COLUMNS says: its size changes.
+            console.size = ConsoleDimensions(*os.get_terminal_size(sys.stdout.fileno()))
+            live.update(screen.draw(*console.size), refresh=True)
+            for key in keys(descriptor, TICK_S):
+                screen.key(key)
+            if asked is not None and asked.done():
+                due = time.monotonic() + take(screen, asked)
+                asked = None
+            if asked is None and not screen.paused and time.monotonic() >= due:
+                asked = thread.submit(ask)
+
+
+def take(screen: Screen, asked: Future[dict[str, Any]]) -> float:
+    """An answer, or why there is none; seconds until the next try."""
+    try:
+        screen.answered(asked.result())
+    except AdminError as error:
+        screen.failed(str(error).splitlines()[0])
+        return min(RETRY_S, screen.interval)
+    return screen.interval
+
+
+@contextmanager
+def keyboard() -> Iterator[int]:
+    """Keys come at once and are not shown. A termination puts the terminal back, too."""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        tty.setcbreak(descriptor)
+        yield descriptor
+    except KeyboardInterrupt:
+        pass
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGTERM, handler)
+
+
+def keys(descriptor: int, timeout_s: float) -> Iterator[str]:
+    """What was typed meanwhile; waits so long for something."""
+    readable, _, _ = select.select([descriptor], [], [], timeout_s)
+    if not readable:
+        return
+    data = os.read(descriptor, 256)
+    if not data:  # the terminal is gone
+        yield "q"
+    yield from decoded(data)
+
+
+def decoded(data: bytes) -> Iterator[str]:
+    while data:
+        found = max((each for each in KEYS if data.startswith(each)), key=len, default=b"")
+        if found:
+            yield KEYS[found]
+            data = data[len(found) :]
+        else:
+            yield data[:1].decode("latin-1")
+            data = data[1:]
