@@ -44,6 +44,9 @@ cdef class Pollable(End):
     cdef void on_deadline(self) noexcept
 
 
+# Odd inside a batch, even outside; another one for each.
+cdef uint64_t turns
+
 # Called after every call from the top level of a batch (socket.pyx: uncork); the arena is empty again then.
 ctypedef void (*AfterCall)() noexcept
 cdef void set_after_call(AfterCall hook) noexcept

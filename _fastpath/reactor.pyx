@@ -24,6 +24,7 @@ TICK_SECONDS = 0.05
 
 cdef net.epoll_event events_buffer[MAX_EVENTS]
 cdef AfterCall after_call = NULL
+cdef uint64_t turns = 0
 
 
 cdef void set_after_call(AfterCall hook) noexcept:
@@ -200,7 +201,9 @@ cdef class Reactor:
         cdef int i
         cdef uint32_t mask
         cdef Pollable item
+        global turns
         self.running = True
+        turns += 1
         self.batches += 1
         self.events += count
         self.refresh_clock()
@@ -222,6 +225,7 @@ cdef class Reactor:
         self.drain_ready()
         self.drain_dirty()
         self.bury()
+        turns += 1
         self.running = False
 
     cdef void drain_ready(self) noexcept:

@@ -4,9 +4,11 @@ The functions of the library are reached as pointers, found once at import (`dir
 `BROKER_TLS=methods` in the environment chooses pyOpenSSL's public methods instead.
 """
 
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from _fastpath.memory cimport iovec, queue_append, queue_clear, queue_consume, queue_vectors
+from _fastpath.reactor cimport turns
 
 import os
 
@@ -17,6 +19,7 @@ cdef enum:
     ERROR_WANT_READ = 2
     ERROR_WANT_WRITE = 3
     ERROR_ZERO_RETURN = 6
+    RELEASE_BUFFERS = 0x10        # SSL_MODE_RELEASE_BUFFERS
 
 ctypedef int (*SslFunction)(void* ssl) noexcept
 ctypedef int (*ReadFunction)(void* ssl, void* data, int size) noexcept
@@ -29,6 +32,7 @@ ctypedef void* (*NewFunction)(const void* method) noexcept
 ctypedef const void* (*MethodFunction)() noexcept
 ctypedef int (*FreeFunction)(void* bio) noexcept
 ctypedef long (*MemoryFunction)(void* bio, char** data) noexcept
+ctypedef long (*ModeFunction)(void* ssl, long mode) noexcept
 
 cdef SslFunction ssl_do_handshake = NULL
 cdef SslFunction ssl_shutdown = NULL
@@ -45,6 +49,9 @@ cdef SetBioFunction ssl_set_bio = NULL
 cdef NewFunction bio_new = NULL
 cdef MethodFunction bio_s_mem = NULL
 cdef FreeFunction bio_free = NULL
+cdef ModeFunction ssl_set_mode = NULL
+cdef ModeFunction ssl_clear_mode = NULL
+cdef uint64_t cleared = 0         # the turn in which the error queue was last seen to be empty
 
 
 cdef size_t address(str name) except 0:
@@ -55,7 +62,7 @@ cdef size_t address(str name) except 0:
 
 cdef bint find_functions() except -1:
     global ssl_do_handshake, ssl_shutdown, ssl_session_reused, ssl_read, ssl_write, ssl_get_error, err_clear_error, bio_read, bio_write
-    global ssl_pending, bio_get_mem_data, ssl_set_bio, bio_new, bio_s_mem, bio_free
+    global ssl_pending, bio_get_mem_data, ssl_set_bio, bio_new, bio_s_mem, bio_free, ssl_set_mode, ssl_clear_mode
     if os.environ.get("BROKER_TLS") == "methods":
         return False
     try:
@@ -74,6 +81,8 @@ cdef bint find_functions() except -1:
         bio_new = <NewFunction>address("BIO_new")
         bio_s_mem = <MethodFunction>address("BIO_s_mem")
         bio_free = <FreeFunction>address("BIO_free")
+        ssl_set_mode = <ModeFunction>address("SSL_set_mode")
+        ssl_clear_mode = <ModeFunction>address("SSL_clear_mode")
         # The names that a Connection keeps its pointers under are its own affair: see that they are there.
         probe = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
         return all(pointer_of(each) for each in (probe._ssl, probe._into_ssl, probe._from_ssl))
@@ -83,6 +92,20 @@ cdef bint find_functions() except -1:
 
 def pointer_of(pointer) -> int:
     return int(_util.ffi.cast("uintptr_t", pointer))
+
+
+cdef inline void forget_errors() noexcept:
+    # What others have left in this thread's queue would be taken for ours. Clearing it costs as much as a tenth of a small request: within
+    # a batch nobody but this file uses the library, and Python is called by the handshake and after failures only.
+    global cleared
+    if cleared != turns or not turns & 1:
+        err_clear_error()
+        cleared = turns
+
+
+cdef inline void others_were_here() noexcept:
+    global cleared
+    cleared = 0
 
 
 direct = find_functions()
@@ -106,6 +129,7 @@ cdef class TlsLayer:
     def __cinit__(self, connection not None):
         self.connection = connection
         self.reason = ""
+        others_were_here()
         if is_direct:
             self.ssl = <void*><size_t>pointer_of(connection._ssl)
             self.inbound = <void*><size_t>pointer_of(connection._into_ssl)
@@ -127,6 +151,7 @@ cdef class TlsLayer:
             return TLS_MORE
         if error == ERROR_ZERO_RETURN:
             return TLS_END
+        others_were_here()
         try:
             self.connection._raise_ssl_error(self.connection._ssl, result)
         except Exception as problem:      # also what a callback has raised
@@ -166,6 +191,7 @@ cdef class TlsLayer:
         if is_direct:
             err_clear_error()
             result = ssl_do_handshake(self.ssl)
+            others_were_here()    # callbacks
             if result != 1:
                 result = self.understand(result)
                 return result if result != TLS_END else self.fail("the peer ended the connection during the handshake")
@@ -178,6 +204,13 @@ cdef class TlsLayer:
                 return self.fail(reason_of(problem, self.connection))
         self.established = True
         return 1
+
+    cdef void keep(self) noexcept:
+        if is_direct and not self.keeps:
+            self.keeps = True
+            # The second call hands the mode on to what reads records: the first one does not.
+            ssl_clear_mode(self.ssl, RELEASE_BUFFERS)
+            ssl_set_mode(self.ssl, 0)
 
     cdef bint resumed(self) noexcept:
         return is_direct and ssl_session_reused(self.ssl) == 1
@@ -198,7 +231,7 @@ cdef class TlsLayer:
         if is_direct:
             if self.inbound == NULL:
                 return TLS_MORE
-            err_clear_error()
+            forget_errors()
             count = ssl_read(self.ssl, data, <int>size)
             return count if count > 0 else self.understand(count)
         try:
@@ -214,10 +247,22 @@ cdef class TlsLayer:
         return is_direct and ssl_pending(self.ssl) == 0 and bio_get_mem_data(self.inbound, NULL) == 0
 
     cdef bint rest(self) noexcept:
+        cdef char nothing
+        cdef int count
         if not self.established or self.failed or self.inbound == NULL or not self.emptied():
             return False
         if bio_get_mem_data(self.outbound, NULL) != 0:
             return False
+        if self.keeps:
+            # It is given back by the read that finds nothing.
+            self.keeps = False
+            ssl_set_mode(self.ssl, RELEASE_BUFFERS)
+            err_clear_error()
+            count = ssl_read(self.ssl, &nothing, 1)
+            if count > 0:
+                self.fail("bytes came from nowhere")
+            if count > 0 or self.understand(count) != TLS_MORE:
+                return False
         ssl_set_bio(self.ssl, NULL, NULL)
         self.inbound = self.outbound = NULL
         return True
@@ -252,7 +297,7 @@ cdef class TlsLayer:
         while size > 0:
             part = size if size < TLS_RECORD else <size_t>TLS_RECORD
             if is_direct:
-                err_clear_error()
+                forget_errors()
                 count = ssl_write(self.ssl, at, <int>part)
                 if count <= 0:
                     self.understand(count)

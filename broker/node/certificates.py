@@ -58,20 +58,26 @@ def _status(at: str, expiry: Expiry) -> dict[str, Any]:
 
 
 class DailyLook:
-    """Runs until `cancel`; at start and on reload the configuration's own warnings say the same."""
+    """Runs until `cancel`; at start and on reload the configuration's own warnings say the same.
 
-    def __init__(self, parts: Parts, interval_s: float = DAY_S) -> None:
+    Without an interval it looks when it is told to.
+    """
+
+    def __init__(self, parts: Parts, interval_s: float | None = DAY_S) -> None:
         self._parts = parts
         self._interval_s = interval_s
+        self._timer: asyncio.TimerHandle | None = None
         self._arm()
 
     def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._run)
+        if self._interval_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self.look)
 
     def cancel(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _run(self) -> None:
+    def look(self) -> None:
         self._arm()
         tls = [port.tls for port in self._parts.external.values()]
         tls += [port.tls for port in self._parts.registration.values()]

@@ -21,9 +21,10 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
-from broker.config.model import Match
+from broker.config.model import Match, RegistrationPort
 from broker.node.board import Board
 from broker.node.channel import Channel, ChannelLost
+from broker.ports.penalties import SharedPenalties
 from broker.tunnel.directory import Entry
 from broker.tunnel.ledger import Claim, MemberKey, Verdict, pack_claim, parse_verdict
 from broker.tunnel.messages import pack_service, parse_service
@@ -59,6 +60,7 @@ class Colleagues:
         self._relays: dict[tuple[str, int], Relay] = {}
         self._changes: dict[str, list[Change]] = {}  # not told yet, by registration port
         self._tasks: set[asyncio.Task[None]] = set()
+        self._penalties: dict[str, SharedPenalties] = {}
 
     # --- what the node's parts tell -------------------------------------------------------------
 
@@ -90,6 +92,16 @@ class Colleagues:
 
     def headcount(self, port: str) -> Headcount:
         return self._board.headcount(port, self.index)
+
+    def penalties(self, port: RegistrationPort) -> SharedPenalties:
+        """Those of a registration port that has opened."""
+
+        def tell(what: str, network: str) -> None:
+            self._channel.send({"do": "seen", "port": port.name, "what": what, "network": network})
+
+        made = SharedPenalties(port.strangers.penalties, tell, counts=self.index == 0)
+        self._penalties[port.name] = made
+        return made
 
     # --- Arbiter --------------------------------------------------------------------------------
 
@@ -178,6 +190,13 @@ class Colleagues:
                 end = registry.directory.leave if what == "leave" else registry.directory.withdraw
                 end(service, relay.tunnel)
         registry.directory.publish()
+
+    def on_penalties(self, port: str, networks: list[tuple[str, float]]) -> None:
+        """Networks whose logins are refused for so many seconds."""
+        penalties = self._penalties.get(port)
+        if penalties is not None:
+            for network, wait in networks:
+                penalties.impose(network, wait)
 
     @property
     def streams(self) -> int:

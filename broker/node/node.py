@@ -23,7 +23,7 @@ from broker import config as configuration
 from broker.config.model import Config
 from broker.errors import ANSWERS, BrokerError, RunError
 from broker.node import systemd
-from broker.node.certificates import DailyLook
+from broker.node.certificates import DAY_S, DailyLook
 from broker.node.handover import Predecessor, hand_over
 from broker.node.parts import Parts, Plan
 from broker.node.status import node_status
@@ -77,7 +77,7 @@ class Node:
         self.last_word: Callable[[float], Awaitable[None]] | None = None  # may wait, when no clients are left
         self.on_parting: Callable[[], None] | None = None  # told when all is done, and just before the end
         self._inherited = inherited
-        self._daily: DailyLook | None = None
+        self.daily: DailyLook | None = None
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Node:
         self.state = "serving"
         if self._predecessor is not None:
             self._predecessor.serving()
-        self._daily = DailyLook(self.parts)
+        self.daily = DailyLook(self.parts, DAY_S if self.parts.colleagues is None else None)
         self._on_change()
         gc.collect()
         gc.freeze()
@@ -166,8 +166,8 @@ class Node:
             return
         self.state = "stopped"
         self._watchdog.stop()
-        if self._daily is not None:
-            self._daily.cancel()
+        if self.daily is not None:
+            self.daily.cancel()
         try:
             await self.parts.close("the node is shutting down")
             if self.admin is not None:

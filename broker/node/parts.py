@@ -193,6 +193,7 @@ class Parts:
                     self.registries[port.name],
                     self._login_settings(port),
                     self._on_change,
+                    self.colleagues.penalties(port) if self.colleagues is not None else None,
                 )
                 if self.logins_held:
                     opened.hold()

@@ -20,6 +20,7 @@ from broker.node.supervisor import Supervisor
 from broker.node.worker import work
 from broker.observe import logs
 from broker.observe.logs import AS_USUAL, LogOptions
+from broker.tls import tickets
 
 log = logging.getLogger("broker.node")
 
@@ -32,6 +33,7 @@ def run(config: Config, log_options: LogOptions = AS_USUAL) -> int:
     make: Maker = Node
     if config.workers > 1:
         board = Board(config.workers)
+        tickets.stock()
         spawner = fork_spawner(
             work(board, config.workers, log_options)
         )  # before there is a loop, or a thread

@@ -28,17 +28,20 @@ from broker.errors import BrokerError, RunError
 from broker.identity.users import Users
 from broker.node import systemd
 from broker.node.board import Board
-from broker.node.certificates import own_certificates
+from broker.node.certificates import DAY_S, own_certificates
 from broker.node.channel import MAX_SOCKETS, ChannelLost, Message, pair
 from broker.node.crew import Crew, Place
 from broker.node.handover import Key, Known, Predecessor, hand_over
 from broker.node.parts import Plan, Sockets, labelled, plan_for, ports_of, socket_key
+from broker.node.penalties import PenaltyBook
 from broker.node.reception import Reception
 from broker.node.systemd import notify
 from broker.observe.metrics import Metrics
 from broker.observe.past import Past
 from broker.ports.admin import AdminPort, opened
+from broker.ports.certificates import tls_ports
 from broker.ports.sockets import Inherited, bound_url, close_all, label, share
+from broker.tls.tickets import Numbers
 from broker.tunnel.ledger import Ledger, pack_verdict, parse_claim, parse_key
 from broker.tunnel.uplink import node_name
 
@@ -73,6 +76,9 @@ class Supervisor:
         self._running = config  # what the workers have: in a take-over at first the ports of agents alone
         self._sockets: Sockets = {}
         self._ledger = Ledger()
+        self._penalties = PenaltyBook(self._tell_workers)
+        self._tickets = Numbers()
+        self._renewal: asyncio.TimerHandle | None = None
         self._links: set[tuple[str, int, int]] = set()
         self._crew = Crew(config.workers, spawner, self._start_worker, self._on_message, self._on_gone)
         self._reception = Reception(
@@ -105,6 +111,8 @@ class Supervisor:
             self._sockets = plan.sockets
             first = plan.for_agents_only() if self._predecessor is not None else plan
             self._running = first.config
+            self._tickets.look(tls_ports(plan.config))
+            self._penalties.configure(plan.config.registration)
             self._board.assign([port.name for port in self.config.external])
             await self._crew.start()
             self._link_all()
@@ -113,6 +121,7 @@ class Supervisor:
                 await self._succeed(self._predecessor, plan)
             await self._open_admin(plan)
         self.state = "serving"
+        self._renewal = asyncio.get_running_loop().call_later(DAY_S, self._renew_tickets)
         if self._predecessor is not None:
             self._predecessor.serving()
         self._looking = asyncio.get_running_loop().create_task(self._keep_looking(), name="look")
@@ -158,6 +167,8 @@ class Supervisor:
         if self.state == "stopped":
             return
         self.state = "stopped"
+        if self._renewal is not None:
+            self._renewal.cancel()
         self._watchdog.stop()
         if self._looking is not None:
             self._looking.cancel()
@@ -246,6 +257,7 @@ class Supervisor:
     async def _prepare(self, plan: Plan) -> None:
         """Everything that can fail, in every worker. RunError, and then it is dropped everywhere."""
         self._board.assign([port.name for port in plan.config.external])
+        self._tickets.look(tls_ports(plan.config))
         places = self._crew.up
         try:
             async with asyncio.TaskGroup() as group:
@@ -262,13 +274,27 @@ class Supervisor:
         self.config = self._running = plan.config
         self._sockets = plan.sockets
         self._reception.serve([])
+        self._penalties.configure(plan.config.registration)
         await asyncio.gather(*(place.ask({"do": "commit"}) for place in places), return_exceptions=True)
         self._link_all()
         self._serve_logins(plan.config)
 
     async def _hand(self, place: Place, what: str, config: Config) -> None:
         # To a process that was forked from this one; nothing that workers send is unpickled.
-        await place.ask({"do": what, "rows": self._board.rows}, blob=pickle.dumps(config))
+        about = {"do": what, "rows": self._board.rows, "tickets": self._tickets.current}
+        await place.ask(about, blob=pickle.dumps(config))
+
+    def _renew_tickets(self) -> None:
+        """Once a day: other ticket keys, the same in all workers, and a look at what expires."""
+        self._renewal = asyncio.get_running_loop().call_later(DAY_S, self._renew_tickets)
+        self._tickets.renew()
+        if self._tickets.used_up:
+            log.warning("TLS sessions are resumed by one worker only from now on: `broker upgrade` mends it")
+        self._tell_workers({"do": "renew", "tickets": self._tickets.current})
+
+    def _tell_workers(self, message: Message) -> None:
+        for place in self._crew.up:
+            place.send(message)
 
     def _send_sockets(self, place: Place, plan: Plan, running: Config | None) -> None:
         """Those that the worker does not have yet: its share of each external port's."""
@@ -309,6 +335,8 @@ class Supervisor:
             self._send_sockets(place, plan, None)
             await self._hand(place, "start", self._running)
             place.up = True
+            for order in self._penalties.orders():
+                place.send(order)
             if self.state != "starting":
                 self._link_all()
 
@@ -338,6 +366,7 @@ class Supervisor:
     def _on_gone(self, place: Place) -> None:
         self._forget(place)
         self._ledger.lost(place.index)
+        self._penalties.lost(place.index)
         self._board.clear(place.index)
         self._links = {link for link in self._links if place.index not in link[1:]}
         self._on_change()
@@ -367,6 +396,8 @@ class Supervisor:
             for other in self._crew.up:
                 if other is not place and message["to"] in (None, other.index):
                     other.send(told)
+        elif what == "seen":
+            self._penalties.on_message(place.index, message)
         elif what == "readiness":
             place.reasons = message["reasons"]
             self._on_change()

@@ -26,6 +26,7 @@ from broker.observe import logs
 from broker.observe.journal import Prepared
 from broker.observe.logs import LogOptions
 from broker.ports.sockets import Inherited
+from broker.tls import tickets
 from broker.tunnel.ledger import parse_key
 
 log = logging.getLogger("broker.node")
@@ -138,6 +139,12 @@ class Worker:
             self._node.handed_over = message["handed_over"]
             self._node.last_word = self._wait_for_others
             self._node.drain(message["why"])
+        elif what == "renew":
+            tickets.assign(message["tickets"])
+            if self._started.is_set() and self._node.daily is not None:
+                self._node.daily.look()
+        elif what == "penalties":
+            self._colleagues.on_penalties(message["port"], message["networks"])
         elif what == "reopen":
             self._node.reopen_log()
         elif what == "goodbye":
@@ -175,6 +182,7 @@ class Worker:
 
     def _take(self, message: Message, blob: bytes) -> Config:
         self._board.rows = message["rows"]
+        tickets.assign(message["tickets"])
         # From the supervisor, which is this very program; a worker sends no pickles.
         config = pickle.loads(blob)
         assert isinstance(config, Config)

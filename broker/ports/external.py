@@ -84,7 +84,7 @@ class ExternalPort:
         """Other limits, and the tables as they are now."""
         self.config = config
         self._settings = settings_of(config.limits, config.timeouts, config.upgrades)
-        self.tls = tls_of(config)
+        self.tls = tls_of(config, self.tls)
         if self.tls is not None:
             for listener in self._listeners:
                 listener.set_tls(self.tls)

@@ -49,8 +49,12 @@ class Penalties:
     @property
     def punished(self) -> int:
         """Networks whose connections are refused now."""
+        return len(self.enforced())
+
+    def enforced(self) -> list[tuple[str, float]]:
+        """Each network whose connections are refused now, with the seconds that are left of it."""
         now = self._clock()
-        return sum(enforced and until > now for until, enforced in self._until.values())
+        return [(each, until - now) for each, (until, on) in self._until.items() if on and until > now]
 
     def wait(self, network: str) -> float:
         """Seconds for which this network's connections are refused; 0: they are taken."""
@@ -101,3 +105,34 @@ class Penalties:
             return False
         # An exempt IPv6 address frees its /64: it can't be told from its neighbours.
         return any(each.version == source.version and each.overlaps(source) for each in self.settings.exempt)
+
+
+class SharedPenalties(Penalties):
+    """Of a worker: somebody else counts for all of them. `tell(what, network)` says what was seen here."""
+
+    def __init__(self, settings: Settings, tell: Callable[[str, str], None], counts: bool) -> None:
+        super().__init__(settings)
+        self._tell = tell
+        self._counts = counts  # one of the workers does, for the status of the node
+
+    @property
+    def punished(self) -> int:
+        return super().punished if self._counts else 0
+
+    def punish(self, network: str, kind: Kind) -> float:
+        self._tell(kind, network)
+        return 0.0
+
+    def arrived(self, network: str) -> None:
+        self._tell("arrived", network)
+
+    def left(self, network: str) -> None:
+        self._tell("left", network)
+
+    def impose(self, network: str, wait: float) -> None:
+        """Refuse the network for so many seconds; 0: no more."""
+        self._until.pop(network, None)
+        if wait > 0:
+            self._until[network] = self._clock() + wait, True
+            if len(self._until) > MAX_NETWORKS:
+                self._until.popitem(last=False)

@@ -85,6 +85,13 @@ def spread_ms(tunnels: int) -> int:
     return min(max(SPREAD_PER_TUNNEL_MS * tunnels, SPREAD_MS[0]), SPREAD_MS[1])
 
 
+def punished(port: str, network: str, wait_s: float) -> str:
+    return (
+        f"registration port {port} takes no connections from {network} for {wait_s:.0f} s:"
+        " too many logins from there have failed"
+    )
+
+
 def turned_away(wait_s: float) -> Refusal:
     return Refusal(429, "rate-limited", "Too many logins from this address have failed.", int(wait_s) + 1)
 
@@ -100,6 +107,7 @@ class RegistrationPort:
         registry: Registry,
         settings: LoginSettings,
         on_change: Callable[[], None],
+        penalties: Penalties | None = None,
     ) -> None:
         self.config = config
         self.url = bound_url(config, sockets[0])
@@ -116,7 +124,7 @@ class RegistrationPort:
         self._reactor = reactor
         self._on_change = on_change
         self._strangers: Strangers[Login] = Strangers(config.strangers)
-        self.penalties = Penalties(config.strangers.penalties)
+        self.penalties = penalties or Penalties(config.strangers.penalties)
         self._limiter = Limiter()
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
@@ -136,7 +144,7 @@ class RegistrationPort:
 
     def configure(self, config: model.RegistrationPort, settings: LoginSettings) -> None:
         self.config = config
-        self.tls = tls_of(config)
+        self.tls = tls_of(config, self.tls)
         self._strangers.limits = config.strangers
         self.penalties.settings = config.strangers.penalties
         self.settings = settings
@@ -261,11 +269,7 @@ class RegistrationPort:
             return  # whoever it was: the proxy's address is that of all agents behind it
         wait = self.penalties.punish(login.network, kind)
         if wait:
-            self._warn(
-                (login.network, "penalty"),
-                f"registration port {self.name} takes no connections from {login.network} for {wait:.0f} s:"
-                " too many logins from there have failed",
-            )
+            self._warn((login.network, "penalty"), punished(self.name, login.network, wait))
 
     # --- logging in -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from broker.tls.files import Expiry, expiry_of, read_own, use_certificate
-from broker.tls.profile import PROTOCOL, expect_name, new_context, set_ciphers
+from broker.tls.profile import PROTOCOL, expect_name, set_basics, set_ciphers
 from broker.tls.settings import ClientTls
 from broker.tls.trust import believe
 
@@ -21,7 +21,7 @@ class ClientContext:
         self.expiries: list[Expiry] = []
         self._host = settings.server_name or host
         self._verifies = settings.verify
-        self._context = context = new_context(SSL.TLS_CLIENT_METHOD)
+        self._context = context = set_basics(SSL.Context(SSL.TLS_CLIENT_METHOD))
         set_ciphers(context, None)
         context.set_alpn_protos([PROTOCOL])
         if settings.verify:

@@ -28,8 +28,8 @@ NO_PARTIAL_WILDCARDS = 0x4  # X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 can_choose_groups = _set_groups is not None and hasattr(SSL.Context(SSL.TLS_METHOD), "_context")
 
 
-def new_context(method: int) -> SSL.Context:
-    context = SSL.Context(method)
+def set_basics(context: SSL.Context) -> SSL.Context:
+    """What all contexts have; returns it."""
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)

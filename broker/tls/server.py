@@ -16,7 +16,7 @@ from broker.tls.files import (
     read_staple,
     use_certificate,
 )
-from broker.tls.profile import PROTOCOL, VERSIONS, new_context, set_ciphers, set_groups
+from broker.tls.profile import PROTOCOL, VERSIONS, set_basics, set_ciphers, set_groups
 from broker.tls.settings import Certificate, ServerTls
 from broker.tls.trust import believe
 
@@ -30,17 +30,18 @@ MODES = {
 class ServerContexts:
     """Calling it makes the connection of one more client. Files are read once, when it is made.
 
-    Ticket keys are those of the first context: making new ones is what changes them. Raises ValueError,
-    with a sentence for people, for files that can't be used.
+    Ticket keys are those of the first context, `first`, in which nothing was set yet (None: a fresh one).
+    Raises ValueError, with a sentence for people, for files that can't be used.
     """
 
-    def __init__(self, settings: ServerTls, name: str = "") -> None:
+    def __init__(self, settings: ServerTls, name: str = "", first: SSL.Context | None = None) -> None:
         self.settings = settings
         self.expiries: list[Expiry] = []
         self._by_name: dict[str, SSL.Context] = {}
         contexts = []
         for certificate in settings.certificates:
-            leaf, context, expiries = make_context(settings, certificate, name)
+            leaf, context, expiries = make_context(settings, certificate, name, first)
+            first = None
             contexts.append(context)
             self.expiries += [each for each in expiries if each not in self.expiries]
             for each in names_of(leaf):
@@ -67,11 +68,11 @@ class ServerContexts:
 
 
 def make_context(
-    settings: ServerTls, certificate: Certificate, name: str
+    settings: ServerTls, certificate: Certificate, name: str, raw: SSL.Context | None = None
 ) -> tuple[x509.Certificate, SSL.Context, list[Expiry]]:
     leaf = read_own(certificate.cert)
     expiries: list[Expiry | None] = [expiry_of(certificate.cert, leaf)]
-    context = new_context(SSL.TLS_SERVER_METHOD)
+    context = set_basics(raw or SSL.Context(SSL.TLS_SERVER_METHOD))
     context.set_min_proto_version(VERSIONS[settings.min_version])
     # Tickets resume sessions without memory of ours; sessions of other ports are not taken.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
