@@ -24,6 +24,8 @@ cdef class Client(TimedExchange):
     cdef Egress route(self, const unsigned char* data, const Head* head, int* ambiguous)
     # Whether the request may go on: 0, a Code, or GATE_WAIT.
     cdef int judge(self, const unsigned char* data, const Head* head) noexcept
+    # Whether what runs is allowed under the port's (or service's) gate as it is now.
+    cdef bint may_go_on(self) noexcept
     cdef void await_proof(self, const unsigned char* data, size_t size) noexcept
     cdef void join(self, const Head* head) noexcept
     cdef bint look_again(self, const Head* head) noexcept

@@ -12,7 +12,7 @@ from _fastpath.end cimport (
 )
 from _fastpath.deadlines cimport TimedExchange
 from _fastpath.exchange cimport JOIN_WAIT, JOINED, Egress, Lobby, settle, tunnel_label
-from _fastpath.gate cimport GATE_OPEN, GATE_WAIT, Caller
+from _fastpath.gate cimport GATE_OPEN, GATE_WAIT, Caller, Gate
 from _fastpath.http1 cimport (
     BODY_LENGTH, BODY_NONE, MAX_CANONICAL_HEAD, MAX_FIELDS, METHOD_HEAD, METHOD_OTHER, Field, Head, ScanLimits, scan_request,
 )
@@ -325,6 +325,14 @@ cdef class Client(TimedExchange):
         self.caller = <Caller>caller if caller != NULL else None
         self.spent = consumed
         return verdict
+
+    cdef bint may_go_on(self) noexcept:
+        cdef Gate gate = self.listener.gate
+        if isinstance(self.egress, Pool) and (<Pool>self.egress).own_gate:
+            gate = (<Pool>self.egress).gate
+        if self.caller is None or gate is None or gate is self.gate:
+            return True
+        return gate.still_admits(self.caller, self.held, self.held_head)
 
     cdef void await_proof(self, const unsigned char* data, size_t size) noexcept:
         # Nothing of the request is used up: it is read again, once its sender is known.

@@ -64,6 +64,8 @@ cdef class Gate:
     # `address`: 16 bytes of the client's.
     cdef int check(self, const unsigned char* data, const Head* head, const unsigned char* address,
                    ClientCertificate certificate, Ingress asker, uint64_t now_ms, PyObject** caller, bint* consumed) noexcept
+    # Whether who has got in before, with this request, would get in under these rights.
+    cdef bint still_admits(self, Caller caller, const unsigned char* data, size_t size) noexcept
     # --- inside only ---
     cdef int prove(self, uint8_t proof, const unsigned char* text, size_t size, const unsigned char* address,
                    Ingress asker, uint64_t now_ms, PyObject** caller) noexcept

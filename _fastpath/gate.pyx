@@ -8,7 +8,7 @@ from _fastpath.answers cimport Challenge
 from _fastpath.end cimport CODE_BAD_REQUEST, CODE_COUNT, CODE_FORBIDDEN, CODE_INTERNAL, CODE_RATE_LIMITED, CODE_UNAUTHENTICATED
 from _fastpath.failures cimport Failures
 from _fastpath.grammar cimport same_name
-from _fastpath.http1 cimport FIELD_AUTHORIZATION, Head, Span
+from _fastpath.http1 cimport FIELD_AUTHORIZATION, MAX_FIELDS, Field, Head, ScanLimits, Span, scan_request
 from _fastpath.siphash cimport siphash
 
 import os
@@ -184,6 +184,27 @@ cdef class Gate:
         except Exception:
             return NULL
         return <PyObject*>known if known is not None else NULL
+
+    cdef bint still_admits(self, Caller caller, const unsigned char* data, size_t size) noexcept:
+        cdef Field fields[MAX_FIELDS]
+        cdef ScanLimits limits
+        cdef const char* reason = NULL
+        cdef uint32_t resume = 0
+        cdef int ambiguous = 0
+        cdef RouteTable may
+        cdef Head head
+        known = self.callers.get(caller.name)
+        if known is None:
+            return False
+        may = (<Caller>known).may
+        if may is None or may is caller.may:
+            return True
+        limits.head = limits.uri = <uint32_t>size
+        limits.headers = MAX_FIELDS
+        head.fields = fields
+        if size == 0 or scan_request(data, size, &limits, &resume, &head, &reason) <= 0:
+            return False
+        return may.find(data + head.host.start, head.host.size, data + head.path.start, head.path.size, &ambiguous) is not None
 
     cdef int check(self, const unsigned char* data, const Head* head, const unsigned char* address,
                    ClientCertificate certificate, Ingress asker, uint64_t now_ms, PyObject** caller, bint* consumed) noexcept:

@@ -100,14 +100,23 @@ cdef class Listener(Port):
         self.lobby = lobby
 
     def set_gate(self, Gate gate, certify, int cert_fields) -> None:
-        """Ask this of requests that begin from now on (None: nothing).
+        """Ask this of requests that begin from now on (None: nothing), and cut those whose sender has lost the right to them.
 
         `certify` (None: certificates are of no interest) makes the ClientCertificate of a connection that has shaken hands;
         `cert_fields`: the fields that tell services of it.
         """
+        cdef PyObject* item = self.first
+        cdef Connection connection
         self.gate = gate
         self.certify = certify
         self.cert_fields = <uint8_t>cert_fields
+        while item != NULL:
+            connection = <Connection>item
+            item = connection.next_connection
+            if isinstance(connection, Client) and not (<Client>connection).may_go_on():
+                (<Client>connection).failure = CODE_FORBIDDEN
+                connection.reset_hard()
+        uncork()
 
     def set_headcount(self, Headcount headcount) -> None:
         """Share the limit of connections with other workers. To be set before the first connection comes."""

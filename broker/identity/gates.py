@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import functools
+import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import EllipsisType
@@ -107,8 +108,13 @@ def table_of(patterns: Iterable[Match] | None) -> RouteTable | None:
 
 def read_basic(credential: bytes) -> tuple[str, Secret] | None:
     """Name and password of `Authorization: Basic` (RFC 7617)."""
+    if len(credential) % 4:
+        return None  # b64decode takes padding that should not be there
     try:
-        name, colon, password = base64.b64decode(credential, validate=True).decode().partition(":")
+        pair = base64.b64decode(credential, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
+    if any(unicodedata.category(each) == "Cc" for each in pair):
+        return None  # RFC 7617, 2; and to scrypt a password with zeros behind it is the same one
+    name, colon, password = pair.partition(":")
     return (name, Secret(password)) if colon else None

@@ -22,9 +22,22 @@ from broker.identity.proof import Binding, Proof, holds, key_of
 
 ANONYMOUS = "anonymous"
 EVERYTHING = Rights(services=(Match(),), tcp=("*",), tls=("*",))
+MAX_DECOY_R = 16  # beyond that, one after another: no more memory than other tries take
 MAX_PROVEN = 4096  # passwords whose slow proof is remembered
-# Whom an unknown name's password is held against: it costs the same work as a known one's.
 NOBODY = PasswordHash(salt=bytes(32), key=bytes(32), log_n=LOG_N, r=R, p=P)
+
+
+def cost_of(each: PasswordHash) -> int:
+    """Of one try at it, in blocks of 128 bytes that scrypt mixes."""
+    return int(each.r * each.p << each.log_n)
+
+
+def decoy(cost: int) -> PasswordHash:
+    """A hash that nothing opens, and that costs about as much to try."""
+    log_n = next((each for each in (LOG_N, 10) if cost >> each), 1)
+    r = max(cost >> log_n, 1)
+    p = -(-r // MAX_DECOY_R)
+    return PasswordHash(salt=bytes(32), key=bytes(32), log_n=log_n, r=-(-r // p), p=p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,8 @@ class Users:
         self._by_token = {digest: user for user in self._by_name.values() for digest in user.tokens}
         self._by_key = {key_of(digest): digest for digest in self._by_token}
         self._certificates = CertificateMap(self._by_name.values())
+        spent = [sum(cost_of(each) for each in user.passwords) for user in self._by_name.values()]
+        self._dearest = max([*spent, cost_of(NOBODY)])
         self._proven: OrderedDict[bytes, None] = OrderedDict()
         self._proof_key = secrets.token_bytes(32)
 
@@ -95,20 +110,25 @@ class Users:
     def by_password(self, name: str, password: Secret) -> Principal | None:
         """Who has this name and password. The first time takes tens of milliseconds: call it in a thread.
 
-        Thread-safe. An unknown name costs the work of a known one.
+        Thread-safe. Every failure costs the same work: that of the user whose passwords cost most.
         """
         user = self._by_name.get(name)
-        known = user.passwords if user is not None else ()
-        for each in known or (NOBODY,):
-            if self._proves(password, each) and user is not None and known:
+        spent = 0
+        for each in user.passwords if user is not None else ():
+            if user is not None and self._proves(password, each):
                 return Principal(user.name, user.rights, password=each)
+            spent += cost_of(each)
+        # Whoever is unknown, or has fewer or cheaper passwords, is not told apart by the time that it takes.
+        if spent < self._dearest:
+            verify_password(password, decoy(self._dearest - spent))
         return None
 
     def by_known_password(self, name: str, password: Secret) -> Principal | None:
         """The same where it was proven before, at once; None says nothing."""
         user = self._by_name.get(name)
-        for each in user.passwords if user is not None else ():
-            if user is not None and self._mark(password, each) in self._proven:
+        known = user.passwords if user is not None else ()
+        for each in known or (NOBODY,):
+            if self._mark(password, each) in self._proven and user is not None and known:
                 return Principal(user.name, user.rights, password=each)
         return None
 

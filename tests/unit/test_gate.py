@@ -106,7 +106,9 @@ def test_a_large_certificate_is_left_out() -> None:
     assert lines.startswith(b"X-Forwarded-Client-Cert: ") and b"Client-Cert: :" not in lines
 
 
-@pytest.mark.parametrize("text", [b"", b"!", b"YQ", b"YQ==", b"Y Q==", base64.b64encode(b"\xff:x")])
+@pytest.mark.parametrize(
+    "text", [b"", b"!", b"YQ", b"YQ==", b"Y Q==", b"YTpi=", b"YTpiAA==", base64.b64encode(b"\xff:x")]
+)
 def test_basic_credentials_that_are_none(text: bytes) -> None:
     assert read_basic(text) is None
 

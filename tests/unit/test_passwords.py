@@ -11,7 +11,8 @@ from broker.config.passwords import (
     parse_password_hash,
     verify_password,
 )
-from broker.identity.users import Users
+from broker.identity import users as users_module
+from broker.identity.users import NOBODY, Users, cost_of, decoy
 
 # RFC 7914, 12: scrypt("pleaseletmein", "SodiumChloride", 16384, 8, 1, 64)
 KNOWN = (
@@ -84,6 +85,41 @@ def test_who_has_no_password_has_none() -> None:
     users = Users([User(name="bob", rights=Rights())])
     for name in ("bob", "nobody"):
         assert users.by_password(name, Secret("")) is None
+
+
+def test_every_failure_costs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown names, users without a password, with one and with several, with cheap ones and dear ones."""
+    spent = 0
+    verify = users_module.verify_password
+
+    def counting(password: Secret, known: PasswordHash) -> bool:
+        nonlocal spent
+        spent += cost_of(known)
+        return verify(password, known)
+
+    monkeypatch.setattr(users_module, "verify_password", counting)
+    dear = PasswordHash(salt=bytes(32), key=bytes(32), log_n=15, r=8, p=1)
+    several = (cheap("one password"), dear, cheap("another one"))
+    users = Users(
+        [
+            User(name="ann", passwords=several, rights=Rights()),
+            User(name="bob", rights=Rights()),
+            User(name="cyd", passwords=(cheap("her password"),), rights=Rights()),
+        ]
+    )
+    costs = []
+    for name in ("ann", "bob", "cyd", "nobody"):
+        spent = 0
+        assert users.by_password(name, Secret("a wrong one")) is None
+        costs.append(spent)
+    assert min(costs) > 0.99 * max(costs) > 0.99 * cost_of(dear), costs
+
+
+def test_a_decoy_costs_what_it_should_and_no_more_memory() -> None:
+    for cost in (1, 2, 1000, cost_of(NOBODY), 3 * cost_of(NOBODY), 5 * cost_of(NOBODY) + 77_777):
+        made = decoy(cost)
+        assert abs(cost_of(made) - cost) <= max(cost * 0.1, 1), (cost, made)
+        assert 128 * made.r << made.log_n <= 64 << 20
 
 
 def test_a_password_composed_otherwise_is_the_same() -> None:
