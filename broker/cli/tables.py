@@ -140,6 +140,7 @@ TABLES: dict[str, list[Column]] = {
         field("tunnels"),
         ("at most", lambda entry: entry.get("max_tunnels")),
         ("may announce", lambda entry: entry.get("may")),
+        ("admin port", lambda entry: entry.get("admin")),
     ],
     "certificates": [
         field("at"),

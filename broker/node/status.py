@@ -223,6 +223,7 @@ def _user(user: User, tunnels: list[dict[str, Any]]) -> dict[str, Any]:
         "passwords": len(user.passwords),
         "tunnels": sum(tunnel["user"] == user.name for tunnel in tunnels),
         "may": _may(user.rights),
+        "admin": user.rights.admin,
         "max_tunnels": user.rights.tunnels,
         "max_streams": user.rights.streams,
     }

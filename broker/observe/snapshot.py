@@ -313,6 +313,7 @@ USER = Object(
         "passwords": setting("How many passwords do."),
         "tunnels": count("Tunnels of the user's agents that are up."),
         "may": names("What the user may announce."),
+        "admin": name("What the user may do at an admin port that asks who he is: none, read or control."),
         "max_tunnels": setting("How many tunnels the user may have at each registration port.", null=True),
         "max_streams": setting("How many streams in each of them.", null=True),
     },

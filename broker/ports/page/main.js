@@ -36,6 +36,7 @@ function show(status) {
   at("signin").hidden = true
   at("main").hidden = false
   at("signout").hidden = !feed.signedIn
+  at("pause").hidden = false
   showHead(status)
   showAttention(attentionOf(status, history))
   showFigures(figuresOf(status, history))
@@ -59,6 +60,7 @@ function askForToken(refused) {
   at("main").hidden = true
   at("signin").hidden = false
   at("signout").hidden = true
+  at("pause").hidden = true
   at("signin-token").hidden = !wantsToken
   say(at("signin-why"), refused.message)
   pill(at("state"), "idle", "signed out")

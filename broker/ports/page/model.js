@@ -89,7 +89,7 @@ export function backendState(backend) {
 
 /** {tone: "bad" or "warn", text, target: id of the section that has more}, the worst first. */
 export function attentionOf(status, history) {
-  const all = [...ofNode(status), ...ofAgents(status), ...ofServices(status), ...ofLimits(status), ...ofFailures(history)]
+  const all = [...ofNode(status), ...ofAgents(status), ...ofServices(status), ...ofLimits(status), ...ofFailures(status, history)]
   const found = [...new Map(all.map((each) => [each.text, each])).values()]
   return found.sort((one, other) => (one.tone === "bad" ? 0 : 1) - (other.tone === "bad" ? 0 : 1))
 }
@@ -168,9 +168,12 @@ function* ofLimits(status) {
   }
 }
 
-function* ofFailures(history) {
-  const growth = history.growth("failures")
-  if (growth) yield { tone: "warn", text: `${plural(growth, "request")} failed in the last ${span(history.seconds)}.`, target: "failures" }
+function* ofFailures(status, history) {
+  const recent = Object.fromEntries(errorsOf(status).map(({ code }) => [code, history.growth(`error|${code}`) ?? 0]))
+  const failed = sum(Object.values(recent))
+  if (failed) {
+    yield { tone: "warn", text: `${plural(failed, "request")} failed in the last ${span(history.seconds)}: ${byCode(recent)}.`, target: "failures" }
+  }
 }
 
 // --- figures ------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ export function say(place, text) {
 
 /**
  * Columns: {title, get(row)} and, where they differ, show(row) -> text; kind: "number", "pill" (show gives
- * {tone, text}) or "list" (get gives texts) or "id" (to be copied); hint: what the title means; wide: long text that may break; named: 0 is a name.
+ * {tone, text}) or "list" (get gives texts) or "id" (to be copied); hint: what the title means; wide: long text that may break; short: one that must not; named: 0 is a name.
  */
 export class Table {
   #columns
@@ -153,7 +153,7 @@ export class Table {
 
   #line() {
     const cells = this.#columns.map((column) => {
-      const classes = [["number", "id"].includes(column.kind) && column.kind, column.wide && "wide"].filter(Boolean).join(" ")
+      const classes = [["number", "id"].includes(column.kind) && column.kind, column.wide && "wide", column.short && "short"].filter(Boolean).join(" ")
       return element("td", { role: "cell", "data-label": column.title, class: classes || undefined })
     })
     return element("tr", { role: "row" }, ...cells)
