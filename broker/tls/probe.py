@@ -186,10 +186,11 @@ def look(connection: SSL.Connection, peer: Peer, found: Findings) -> None:
         "alpn": connection.get_alpn_proto_negotiated().decode("ascii", "replace") or None,
         "chain": [describe(each) for each in chain],
     }
-    for error in sorted(found.errors):
-        found.problems.append(
-            FAILURES.get(error, f"the certificate can't be verified (OpenSSL's error {error})")
-        )
+    words = [
+        FAILURES.get(error, f"the certificate can't be verified (OpenSSL's error {error})")
+        for error in sorted(found.errors)
+    ]
+    found.problems += dict.fromkeys(words)  # several errors may mean the same
     if not chain:
         return
     look_at_name(connection, peer, found)

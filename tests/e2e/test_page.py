@@ -319,8 +319,8 @@ def test_hostile_names_are_text(busy: Pair, browser: Browser) -> None:
 
     def alter(status: dict[str, Any]) -> None:
         status["access_log"] = {"path": "x", "format": "json", "records": 1, "dropped": 1, "problem": "full"}
-        status["users"] = [{"name": "u", "tokens": 1, "certificates": 0, "passwords": 0, "tunnels": 1,
-                            "may": ["a", "b", "c"], "admin": "read", "max_tunnels": None, "max_streams": None}]  # fmt: skip
+        user = {"name": "u", "tokens": 1, "certificates": 0, "passwords": 0, "tunnels": 1, "admin": "read"}
+        status["users"] = [{**user, "may": ["a", "b", "c"], "max_tunnels": None, "max_streams": None}]
         status.update(spoil(status))
 
     with mirror(busy.dmz, alter) as at:

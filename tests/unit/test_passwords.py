@@ -12,7 +12,7 @@ from broker.config.passwords import (
     verify_password,
 )
 from broker.identity import users as users_module
-from broker.identity.users import NOBODY, Users, cost_of, decoy
+from broker.identity.users import NOBODY, Users, cost_of, decoys
 
 # RFC 7914, 12: scrypt("pleaseletmein", "SodiumChloride", 16384, 8, 1, 64)
 KNOWN = (
@@ -115,11 +115,13 @@ def test_every_failure_costs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(costs) > 0.99 * max(costs) > 0.99 * cost_of(dear), costs
 
 
-def test_a_decoy_costs_what_it_should_and_no_more_memory() -> None:
-    for cost in (1, 2, 1000, cost_of(NOBODY), 3 * cost_of(NOBODY), 5 * cost_of(NOBODY) + 77_777):
-        made = decoy(cost)
-        assert abs(cost_of(made) - cost) <= max(cost * 0.1, 1), (cost, made)
-        assert 128 * made.r << made.log_n <= 64 << 20
+def test_decoys_cost_what_they_should_and_no_more_memory() -> None:
+    assert list(decoys(0)) == []
+    assert list(decoys(2 * cost_of(NOBODY))) == [NOBODY, NOBODY]
+    for cost in (1, 2, 1000, 3 * cost_of(NOBODY) - 1, 5 * cost_of(NOBODY) + 77_777):
+        made = list(decoys(cost))
+        assert abs(sum(cost_of(each) for each in made) - cost) <= max(cost * 0.1, 1), (cost, made)
+        assert all(128 * each.r << each.log_n <= 64 << 20 for each in made)
 
 
 def test_a_password_composed_otherwise_is_the_same() -> None:
