@@ -55,8 +55,8 @@ def connect(
     Everything in a file
       broker connect green.yaml
 
-    SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR2 lets a new process
-    take over (broker upgrade).
+    SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR1 opens the access log
+    again; SIGUSR2 lets a new process take over (broker upgrade).
     """
     from broker.config import Flags, load, split_where
     from broker.node import run

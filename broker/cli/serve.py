@@ -77,8 +77,8 @@ def serve(
     The ports of the first example stand in where CONFIG gives none: all three where no flag does; else
     --external or --registration where it is missing (the latter only without local services).
 
-    SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR2 lets a new process
-    take over (broker upgrade).
+    SIGTERM and SIGINT drain, the second one stops at once; SIGHUP reloads; SIGUSR1 opens the access log
+    again; SIGUSR2 lets a new process take over (broker upgrade).
     """
     from broker.config import Flags, load
     from broker.node import run

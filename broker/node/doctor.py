@@ -23,7 +23,7 @@ from _fastpath.backend import Backend
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Config, Connect, HealthCheck, Listen, Proxy, Service, Upstream
 from broker.node.causes import NONE, advice_for
-from broker.node.steps import Failed, Step, failed, since, timed
+from broker.node.steps import Failed, Step, failed, number, since, timed
 from broker.node.vitals import examine_node
 from broker.services.probe import Probe
 from broker.tls.client import ClientContext
@@ -210,9 +210,9 @@ async def ask_for_rights(
         code = printable(str(each.get("code", "")))
         detail = f"{printable(str(each.get('service', '')))} is refused: {clause} ({code})"
         yield Step(url, "rights", "failed", 0.0, detail, advice_for("rights", code))
-    number = len(patient.registration(0).services)
-    if number and not refused:
-        yield Step(url, "rights", "ok", 0.0, f"all {number} services would be taken")
+    count = len(patient.registration(0).services)
+    if count and not refused:
+        yield Step(url, "rights", "ok", 0.0, f"{number(count, 'service')} would be taken")
     their_time = verdict.get("time")
     if isinstance(their_time, int | float):
         skew = their_time - time.time()

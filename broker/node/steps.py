@@ -36,6 +36,11 @@ class Failed(Exception):
     """A step failed; the text is a clause for people."""
 
 
+def number(count: int, what: str) -> str:
+    """1 tunnel, 2 tunnels."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 async def timed(subject: str, name: str, work: Awaitable[str]) -> Step:
     started = time.perf_counter()
     try:

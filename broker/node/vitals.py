@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from broker.node.steps import Failed, Step, failed, since, warning
+from broker.node.steps import Failed, Step, failed, number, since, warning
 from broker.tunnel.messages import printable
 
 ADMIN_S = 3.0
@@ -61,9 +61,8 @@ def at_work(status: Status) -> str:
     """What runs; Failed where it is not ready."""
     if not status["ready"]:
         raise Failed(f"not ready: {'; '.join(status['reasons'])}")
-    workers = len(status["workers"]) or 1
-    shown = f"{workers} workers" if workers > 1 else "1 process"
-    return f"version {status['version']} is ready, {shown}, up for {status['uptime_s']:.0f} s"
+    workers = number(len(status["workers"]), "worker") if status["workers"] else "1 process"
+    return f"version {status['version']} is ready, {workers}, up for {status['uptime_s']:.0f} s"
 
 
 def certificates(admin: str, status: Status) -> Iterator[Step]:
@@ -95,7 +94,7 @@ def agents(admin: str, status: Status) -> Iterator[Step]:
             if tunnel["registration"] == port["name"]
         }
         shown = ", ".join(sorted(f"{agent} ({user})" for user, agent in names))
-        yield Step(at, "agents", "ok", 0.0, f"{port['tunnels']} tunnels of {shown}")
+        yield Step(at, "agents", "ok", 0.0, f"{number(port['tunnels'], 'tunnel')} of {shown}")
         if refused:
             yield warning(at, "agents", refused)
 
@@ -108,4 +107,4 @@ def failures(admin: str, status: Status) -> Iterator[Step]:
         reason = next(each["reason"] for each in late if (each["code"], each["service"]) == (code, service))
         where = f" at {service}" if service else ""
         why = f" ({reason})" if reason else ""
-        yield warning(admin, "failures", f"{count} requests ended with {code}{where}{why}")
+        yield warning(admin, "failures", f"{number(count, 'request')} ended with {code}{where}{why}")

@@ -221,7 +221,7 @@ def test_a_dmz_node(world: World) -> None:
     code, steps = doctor(str(dmz.path))
     assert code == 0
     assert list(steps) == ["port", "node", "agents"]
-    assert re.fullmatch(r"1 tunnels of \S+ \(anonymous\)", steps["agents"]["detail"])
+    assert re.fullmatch(r"1 tunnel of \S+ \(anonymous\)", steps["agents"]["detail"])
     assert "is ready, 1 process, up for" in steps["node"]["detail"]
     dmz.stop()
     code, steps = doctor(str(dmz.path))
@@ -275,7 +275,7 @@ def test_a_dmz_node_whose_clients_fail(world: World) -> None:
     assert code == 0, "a warning"
     assert (
         steps["failures"]["detail"]
-        == "1 requests ended with upstream-unreachable at / (the upstream refused the connection)"
+        == "1 request ended with upstream-unreachable at / (the upstream refused the connection)"
     )
     assert "agent's machine" in steps["failures"]["mend"]
 

@@ -94,3 +94,18 @@ def test_the_image_copies_what_the_build_needs() -> None:
     text = (ROOT / "packaging" / "Dockerfile").read_text()
     assert "USER 10001" in text
     assert text.count("\nFROM ") + text.startswith("FROM ") == 2
+    kept = [
+        line[1:]
+        for line in (ROOT / "packaging" / "Dockerfile.dockerignore").read_text().splitlines()
+        if line[:1] == "!"
+    ]
+    sources = {path for pattern in kept for path in ROOT.glob(pattern)}
+    for needed in ("LICENSE", "README.md", "pyproject.toml", "setup.py", "broker", "_fastpath/__init__.py"):
+        assert ROOT / needed in sources
+    compiled = {
+        path
+        for path in (ROOT / "_fastpath").iterdir()
+        if path.suffix in (".pyx", ".pxd", ".pyi", ".py", ".typed")
+    }
+    assert compiled <= sources
+    assert not any(path.suffix in (".so", ".c") for path in sources)
