@@ -14,7 +14,7 @@ from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strlen
 
-from _fastpath.grammar cimport CLASS_HEX, byte_class, field_lookup, same_name, skip_token, skip_value
+from _fastpath.grammar cimport CLASS_HEX, as_cgi, byte_class, field_lookup, same_name, skip_token, skip_value
 from _fastpath.http1 cimport FIELD_OTHER, FIELD_TRACEPARENT, FIELD_X_REQUEST_ID
 
 cdef enum:
@@ -111,7 +111,7 @@ cdef int read_size(ChunkedDecoder* decoder, const unsigned char** at, const unsi
 
 # --- trailers -----------------------------------------------------------------
 
-# '_' is read as '-', as CGI does. Longer names than 32 bytes are compared as far as that: prefixes are shorter.
+# Names are read as CGI does. Longer names than 32 bytes are compared as far as that: prefixes are shorter.
 cdef bint forbidden(const unsigned char* line, size_t size) noexcept nogil:
     cdef unsigned char[32] name
     cdef const char** other = FORBIDDEN
@@ -120,7 +120,7 @@ cdef bint forbidden(const unsigned char* line, size_t size) noexcept nogil:
     if size > 32:
         size = 32
     for at in range(size):
-        name[at] = b"-" if line[at] == b"_" else line[at]
+        name[at] = as_cgi(line[at])
     known = field_lookup(name, size)
     if known != FIELD_OTHER:
         return known != FIELD_X_REQUEST_ID and known != FIELD_TRACEPARENT

@@ -246,8 +246,13 @@ cdef inline uint8_t lookup_x(const unsigned char* name, size_t size) noexcept no
     return FIELD_OTHER
 
 
-# CGI and its heirs turn '-' into '_', so that "Broker_User" and "Broker-User" become one variable there.
-# A name with '_' that is then one that only nodes may set, or one that frames the message.
+# CGI and its heirs turn '-' into '_', some of them (lighttpd) all that is neither letter nor digit, so that
+# "Broker_User", "Broker.User" and "Broker-User" become one variable there (RFC 3875 4.1.18). Such a byte of a name as '-'.
+cdef inline unsigned char as_cgi(unsigned char byte) noexcept nogil:
+    return byte if <unsigned char>((byte | 32) - 97) < 26 or <unsigned char>(byte - 48) < 10 else b"-"
+
+
+# A name that CGI reads as one that only nodes may set, or as one that frames the message.
 cdef inline uint8_t lookalike_of(const unsigned char* name, size_t size) noexcept nogil:
     cdef unsigned char[32] copy
     cdef size_t at
@@ -256,10 +261,8 @@ cdef inline uint8_t lookalike_of(const unsigned char* name, size_t size) noexcep
     if size > 32:
         size = 32                 # longer than every whole name: only prefixes can match
     for at in range(size):
-        copy[at] = name[at]
-        if name[at] == b"_":
-            copy[at] = b"-"
-            found = True
+        copy[at] = as_cgi(name[at])
+        found |= copy[at] != name[at]
     if not found:
         return FIELD_OTHER
     known = field_lookup(copy, size)
@@ -267,7 +270,7 @@ cdef inline uint8_t lookalike_of(const unsigned char* name, size_t size) noexcep
         return known
     if known >= FIELD_X_FORWARDED_FOR and known <= FIELD_FORWARDED:
         return FIELD_LOOKALIKE
-    if known == FIELD_X_FORWARDED_OTHER or known == FIELD_CLIENT_CERT or known == FIELD_BROKER:
+    if known == FIELD_X_FORWARDED_OTHER or known == FIELD_CLIENT_CERT or known == FIELD_BROKER or known == FIELD_X_REQUEST_ID:
         return FIELD_LOOKALIKE
     return FIELD_OTHER
 

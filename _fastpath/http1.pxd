@@ -55,7 +55,7 @@ cdef enum FieldName:
     FIELD_SET_COOKIE
     FIELD_HTTP2_SETTINGS
     FIELD_X_FORWARDED_OTHER       # any other X-Forwarded- name, and X-Real-IP
-    FIELD_LOOKALIKE               # a name with '_' that CGI reads as one that only nodes may set: Broker_User
+    FIELD_LOOKALIKE               # a name that CGI reads as one that only nodes may set: Broker_User, X.Request.Id
     FIELD_COUNT
 
 cdef struct Field:

@@ -26,13 +26,18 @@ NEVER_NAMED = re.compile(
     rb"host|content-.+|expect|x-forwarded-.+|x-real-ip|forwarded|via|x-request-id|authorization|traceparent|trailer"
     rb"|client-cert(-chain)?|broker-.*|date|set-cookie|cookie|cache-control"
 )
-# RFC 9110 6.5.1; '_' is compared as '-'.
+# RFC 9110 6.5.1; of names as `as_cgi` makes them.
 FORBIDDEN_TRAILER = re.compile(
     rb"host|connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|expect|x-forwarded-.+|x-real-ip"
     rb"|forwarded|via|authorization|client-cert(-chain)?|broker-.*|date|set-cookie2?|http2-settings"
     rb"|content-(?!digest$|md5$).+|if-.+|accept-ranges|age|cache-control|cookie2?|expires|location|max-forwards|pragma"
     rb"|range|retry-after|vary|warning|www-authenticate"
 )
+
+
+def as_cgi(name: bytes) -> bytes:
+    """What is one variable to CGI is one name here: all but letters and digits is '-' (RFC 3875 4.1.18)."""
+    return re.sub(rb"[^0-9a-z]", b"-", name.lower())
 
 
 class Refused(Exception):
@@ -159,7 +164,7 @@ def read_request(data: bytes, limit: int = 100) -> Reading:
     fields, size = read_fields(data, match.end(), limit)
     reading = Reading(size, int(match[3]), fields, method=match[1], target=match[2])
     for key, _ in fields:
-        if b"_" in key and key.lower().replace(b"_", b"-") in (b"content-length", b"transfer-encoding"):
+        if key.lower() != as_cgi(key) and as_cgi(key) in (b"content-length", b"transfer-encoding"):
             raise Refused("look-alike")
     reading.one(b"authorization")
     reading.one(b"proxy-authorization")

@@ -16,7 +16,8 @@ NAMES = [
     b"Connection", b"Keep-Alive", b"TE", b"Trailer", b"Upgrade", b"Expect", b"X-Forwarded-For",
     b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Forwarded-Port", b"X-Real-IP", b"Forwarded", b"Via",
     b"X-Request-Id", b"Authorization", b"Proxy-Authorization", b"Cookie", b"Client-Cert", b"Broker-User",
-    b"Broker_User", b"X_Forwarded_For", b"Content_Length", b"Set-Cookie", b"X-A", b"X-B", b"x-b", b"_",
+    b"Broker_User", b"X_Forwarded_For", b"X.Request.Id", b"Content_Length",
+    b"Content.Length", b"Set-Cookie", b"X-A", b"X-B", b"x-b", b"_",
     b"X-Long-Name-That-Is-Longer-Than-Any-Known-One",
 ]  # fmt: skip
 VALUES = [

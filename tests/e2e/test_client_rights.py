@@ -138,6 +138,7 @@ SPELLINGS = [
     *("Broker-User", "broker-user", "BROKER_USER", "Broker_User", "broker-User"),
     *("X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X-Forwarded_Client-Cert"),
     *("Client-Cert", "CLIENT_CERT", "Client-Cert-Chain", "client_cert-chain", "Broker-Anything"),
+    *("Broker.User", "X.Forwarded.Client.Cert", "Client~Cert", "broker!anything"),
 ]
 
 

@@ -64,7 +64,7 @@ def crossing(fields: list[tuple[bytes, bytes]]) -> bytes:
     """Trailers that cross, canonical."""
     crossed = b""
     for name, value in fields:
-        if not oracle.FORBIDDEN_TRAILER.fullmatch(name.lower().replace(b"_", b"-")):
+        if not oracle.FORBIDDEN_TRAILER.fullmatch(oracle.as_cgi(name)):
             crossed += name + b": " + value + b"\r\n"
     return crossed
 

@@ -90,7 +90,9 @@ def test_hop_by_hop_fields_stay_on_their_hop(hop: bytes) -> None:
     "field",
     [b"Broker-User: x\r\n", b"broker-: x\r\n", b"Broker_User: x\r\n", b"Client-Cert: x\r\n",
      b"Client-Cert-Chain: x\r\n", b"X-Forwarded-Client-Cert: x\r\n", b"Client_Cert: x\r\n",
-     b"X_Forwarded_For: x\r\n", b"X-Forwarded_Proto: x\r\n", b"X_Real_IP: x\r\n"],
+     b"X_Forwarded_For: x\r\n", b"X-Forwarded_Proto: x\r\n", b"X_Real_IP: x\r\n",
+     b"X_Request_Id: x\r\n", b"x-request_id: x\r\n", b"X.Forwarded.For: x\r\n", b"Broker!User: x\r\n",
+     b"X~Request-Id: x\r\n"],
 )  # fmt: skip
 @pytest.mark.parametrize("trust", [False, True])
 def test_what_only_nodes_may_say_never_comes_from_a_client(field: bytes, trust: bool) -> None:
