@@ -1,0 +1,1 @@
+"""What a request costs in the compiled core, in instructions: the same on a busy machine."""
