@@ -39,6 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--json", type=Path, help="where the results are kept")
+    parser.add_argument("--add", action="store_true", help="to what is in that file already")
     parser.add_argument("--base", default="haproxy", help="the contestant that ratios compare with")
     parser.add_argument("--access-log", action="store_true", help="every contestant that can writes one")
     parser.add_argument("--haproxy-rhttp", type=Path, metavar="PATH", help="an HAProxy of 2.9 or newer")
@@ -54,8 +55,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> int:
-    options = parse()
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
     console = Console(stderr=True, highlight=False)
     known, loads = contestants(options.haproxy_rhttp, options.tree), scenarios()
     if options.list:
@@ -90,6 +91,10 @@ def main() -> int:
         options.access_log,
     )
     results = _prepare(run, skipped)
+    if options.add and options.json.exists():
+        results = Results.load(options.json).joined(results)
+        again = {load.name for load in run.scenarios}
+        results.measurements = [each for each in results.measurements if each.scenario not in again]
     _execute(run, results, console, options)
     return 0
 
@@ -109,7 +114,7 @@ def _execute(run: Run, results: Results, console: Console, options: argparse.Nam
         task = progress.add_task("starting", total=run.measurements())
         execute(run, take)
     output = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
-    for scenario in results.scenarios:
+    for scenario in (load.name for load in run.scenarios):
         output.print(_rich(scenario_table(results, scenario, options.base)))
 
 
@@ -123,7 +128,6 @@ def _prepare(run: Run, skipped: dict[str, str]) -> Results:
         for each in run.contestants
     }
     settings = {
-        "rounds": run.rounds,
         "seconds": run.seconds,
         "access log": run.access_log,
         "wrk": wrk.version(),

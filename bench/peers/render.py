@@ -25,16 +25,18 @@ def markdown(results: Results, base: str) -> Iterator[str]:
         yield f"Skipped: {name}: {why}"
         yield ""
     for figure in OVERVIEWS:
-        yield from _table(overview_table(results, figure))
+        yield from as_markdown(overview_table(results, figure))
     for scenario in results.scenarios:
-        yield from _table(scenario_table(results, scenario, base))
+        yield from as_markdown(scenario_table(results, scenario, base))
 
 
-def _table(table: Table) -> Iterator[str]:
+def as_markdown(table: Table, *, heading: bool = True) -> Iterator[str]:
+    """A table's lines; nothing where it has no rows."""
     if not table.rows:
         return
-    yield f"### {table.title}"
-    yield ""
+    if heading:
+        yield f"### {table.title}"
+        yield ""
     yield "| " + " | ".join(table.columns) + " |"
     yield "|---" + "|---:" * (len(table.columns) - 1) + "|"
     for row in table.rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,7 +35,11 @@ class Results:
     measurements: list[Measurement] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        """One measurement a line, so that what changes can be read."""
+        content = {"format": FORMAT, **asdict(self)}
+        lines = ",\n  ".join(json.dumps(each) for each in content.pop("measurements"))
+        head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
+        path.write_text(f'{head},\n "measurements": [\n  {lines}\n ]\n}}\n')
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -44,6 +48,40 @@ class Results:
             raise ValueError(f"{path} is not a file of this version's results")
         content["measurements"] = [Measurement(**each) for each in content["measurements"]]
         return cls(**content)
+
+    def joined(self, later: Results) -> Results:
+        """Both, of one machine and with the same settings. What was measured again is the later one's.
+
+        Raises ValueError where machine or settings differ: such figures do not belong into one table.
+        """
+        for name, mine, other in (
+            ("machine", self.machine, later.machine),
+            ("settings", self.settings, later.settings),
+        ):
+            if {**mine, "date": ""} != {**other, "date": ""}:
+                raise ValueError(f"the results are of another {name}: {mine} and {other}")
+        again = {(each.scenario, each.contestant) for each in later.measurements}
+        kept = [each for each in self.measurements if (each.scenario, each.contestant) not in again]
+        return Results(
+            self.machine,
+            self.settings,
+            self.contestants | later.contestants,
+            self.scenarios | later.scenarios,
+            self.skipped | later.skipped,
+            kept + later.measurements,
+        )
+
+    def ordered(self, contestants: Iterable[str], scenarios: Iterable[str]) -> Results:
+        """The same with tables in this order; names that are not there are passed over."""
+        return replace(
+            self,
+            contestants={name: self.contestants[name] for name in contestants if name in self.contestants},
+            scenarios={name: self.scenarios[name] for name in scenarios if name in self.scenarios},
+        )
+
+    def rounds(self, scenario: str) -> int:
+        """How many there were of a scenario."""
+        return 1 + max((each.round for each in self.measurements if each.scenario == scenario), default=-1)
 
     def of(self, scenario: str, contestant: str) -> list[Measurement]:
         return [

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers import machine
+from bench.peers import document, goals, machine
 from bench.peers.__main__ import main, parse
 from bench.peers.contestants import contestants
 from bench.peers.contestants.programs import as_numbers, ask_version
 from bench.peers.loads import bulk
 from bench.peers.loads.idle import IdleClients, IdleCrowd
+from bench.peers.plan import PLAN
+from bench.peers.plots import PLOTS, bars
 from bench.peers.processes import Failed, Processes, established, free_ports
 from bench.peers.render import markdown
 from bench.peers.results import Measurement, Results
@@ -218,3 +220,58 @@ def test_a_crowd_is_shared_by_processes(service: int, monkeypatch: pytest.Monkey
         assert crowd.closed() == 0
     with IdleCrowd("127.0.0.1", free_ports(1)[0], False, 1) as crowd, pytest.raises(Failed, match="refused"):
         crowd.grow(1)
+
+
+def test_results_of_one_machine_are_joined(results: Results) -> None:
+    again = Results(
+        results.machine | {"date": "later"}, results.settings, {"a": {"title": "A", "version": "2.0"}}, {}
+    )
+    again.measurements.append(Measurement("c64", "a", 0, {"cpu_us": 1.0}))
+    both = results.joined(again)
+    assert both.middle("c64", "a", "cpu_us") == 1.0
+    assert both.middle("c64", "b", "cpu_us") == 40
+    assert both.contestants["a"]["version"] == "2.0"
+    assert both.rounds("c64") == 3
+    assert both.rounds("c1") == 0
+    assert list(both.ordered(["c", "nobody", "a"], ["c64"]).contestants) == ["c", "a"]
+    again.machine["kernel"] = "7"
+    with pytest.raises(ValueError, match="another machine"):
+        results.joined(again)
+
+
+def test_the_plan_names_what_there_is() -> None:
+    for scenario, (names, rounds) in PLAN.items():
+        assert scenario in scenarios()
+        assert set(names.split(",")) <= set(contestants(None))
+        assert rounds > 0
+
+
+def test_the_documents_show_the_newest_results() -> None:
+    """Where not: python -m bench.peers.document"""
+    source = document.newest()
+    results = document.load(source)
+    assert document.TABLES.read_text() == document.tables(results, source.name)
+    text = document.SUMMARY.read_text()
+    assert text == document.summary(results, text)
+    shown = [name for name, scenario, figure in PLOTS if figure in results.figures(scenario)]
+    assert all((document.PLOTS / f"{name}.svg").exists() for name in shown)
+
+
+def test_goals_are_judged_by_the_figures(results: Results) -> None:
+    results.contestants |= {name: {"title": name, "version": ""} for name in ("ours", "rhttp", "haproxy")}
+    for name, cost in (("ours", 6.0), ("rhttp", 10.0), ("haproxy", 5.0)):
+        results.measurements.append(Measurement("c64", name, 0, {"cpu_us": cost}))
+    rows = goals.table(results).rows
+    assert rows[0][1:] == ["0.6", "0.60", "yes", "1 of one plain HAProxy hop", "1.20", "**no**"]
+    assert rows[1][2:4] == ["-", "-"]
+
+
+def test_a_document_without_its_marks_is_not_written(results: Results) -> None:
+    with pytest.raises(ValueError, match="two marks"):
+        document.summary(results, "nothing")
+
+
+def test_plots_are_svg(results: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    bars(results, "c64", "cpu_us", tmp_path / "c64.svg")
+    assert "<svg" in (tmp_path / "c64.svg").read_text()

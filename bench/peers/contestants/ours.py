@@ -20,13 +20,17 @@ LIMITS = {"streams": 20_000, "connections": 30_000, "in_flight": "none", "reques
 
 class Ours(Contestant):
     many_agents = True
-    logs = True
 
-    def __init__(self, tls: Tls = PLAIN, workers: int = 1, tree: Path | None = None) -> None:
+    def __init__(
+        self, tls: Tls = PLAIN, workers: int = 1, tree: Path | None = None, *, logs: bool = True
+    ) -> None:
         self.name = f"ours{tls.suffix}" + (f"-{workers}-workers" if workers > 1 else "")
         self.title = f"broker{tls.words}" + (f", {workers} workers" if workers > 1 else "")
         if tree is not None:
-            self.name, self.title = f"ours@{tree.name}", f"broker of {tree.name}"
+            self.name, self.title = f"ours@{tree.name}{tls.suffix}", f"broker of {tree.name}{tls.words}"
+        if not logs:
+            self.name, self.title = f"{self.name}-no-log", f"{self.title}, never an access log"
+        self.logs = logs
         self.tls = tls.outside
         self.workers = workers
         self._tls = tls
@@ -81,7 +85,7 @@ class Ours(Contestant):
     ) -> None:
         limits = {name: LIMITS[name] for name in ("streams", "connections")} if self._tree else LIMITS
         content = {**config, "limits": limits}
-        if site.access_log:
+        if site.access_log and self.logs:
             log = processes.directory / f"{name}-access.log"
             content["access_log"] = {"path": str(log), "format": "json"}
         path = processes.directory / f"{name}.yaml"
