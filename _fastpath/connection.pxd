@@ -3,7 +3,8 @@
 # A Port keeps a list of its live connections (borrowed references: a connection leaves the list in
 # on_closed, which always runs before it goes away). A connection keeps its Port alive.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from _fastpath.crowd cimport Crowd
 from _fastpath.exchange cimport Egress, Ingress, Lobby, Tally
 from _fastpath.gate cimport Gate
 from _fastpath.networks cimport Admission, Networks
@@ -63,7 +64,7 @@ cdef class Port(Pollable):
     cdef readonly bint stopping
     cdef Tally tally
     cdef Meters meters
-    cdef dict per_address         # address text -> connections; only where that is limited
+    cdef Crowd crowd              # connections by address; None before there is a limit on them, and in one process
     cdef PyObject* first          # live connections
     cdef PyObject* last
 
@@ -72,7 +73,6 @@ cdef class Port(Pollable):
     cdef bint admit(self, Connection connection) noexcept
     cdef bint admit_address(self, Connection connection) noexcept
     cdef void forget(self, Connection connection) noexcept
-    cdef void forget_address(self, Connection connection) noexcept
 
 
 # What an accepted connection has in common, whatever it speaks.
@@ -84,12 +84,13 @@ cdef class Connection(Ingress):
     cdef char address[48]         # of the client, as text; as a PROXY header tells it
     cdef uint8_t address_size
     cdef uint8_t admitted
-    cdef uint8_t by_address       # counted in per_address
+    cdef uint8_t by_address       # counted in the port's crowd, at `place`
     cdef uint8_t told             # counted in the port's `told`
     cdef uint8_t trusted          # the client is a trusted proxy
     cdef uint8_t greeting         # a PROXY header is to come
     cdef uint8_t shaking          # TLS: the handshake is not over, or has not begun
     cdef uint16_t port
+    cdef int32_t place
 
     cdef void accepted(self) noexcept         # hook: registered, begin
     cdef void refuse(self, uint16_t code) noexcept     # hook: it may not stay; told why where that is possible

@@ -5,10 +5,15 @@ from libc.stdint cimport uint8_t, uint16_t
 cimport cython
 from _fastpath cimport net
 from _fastpath.address cimport ADDRESS_SIZE, read_address, write_address
+from _fastpath.crowd cimport CROWD_NOWHERE, Crowd
 from _fastpath.end cimport CODE_BAD_REQUEST, CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.net cimport errno
 from _fastpath.proxy cimport MAX_PROXY, PROXY_MORE, ProxyHeader, scan_proxy
 from _fastpath.tls cimport TLS_MORE, TlsLayer
+
+import os
+
+from _fastpath.crowd import KEY_SIZE, crowd_size
 
 cdef enum:
     FIRST_READ = 4096             # holds every usual ClientHello, and every PROXY header
@@ -77,12 +82,16 @@ cdef class Port(Pollable):
         return room
 
     cdef bint admit_address(self, Connection connection) noexcept:
-        # Only where the limit is set: a Python dict at accept time.
-        key = connection.address[:connection.address_size]
-        count = self.per_address.get(key, 0)
-        self.per_address[key] = count + 1
+        try:
+            if self.crowd is None:
+                self.crowd = Crowd(bytearray(crowd_size(1)), os.urandom(KEY_SIZE))
+        except Exception:
+            return False
+        connection.place = self.crowd.enter(connection.address, connection.address_size)
+        if connection.place == CROWD_NOWHERE:
+            return True           # more addresses than there are places: the limit of all connections holds
         connection.by_address = True
-        return count < self.settings.connections_per_address
+        return self.crowd.count(connection.place) <= self.settings.connections_per_address
 
     cdef void forget(self, Connection connection) noexcept:
         if not connection.admitted:
@@ -104,15 +113,7 @@ cdef class Port(Pollable):
             self.told -= 1
         if connection.by_address:
             connection.by_address = False
-            self.forget_address(connection)
-
-    cdef void forget_address(self, Connection connection) noexcept:
-        key = connection.address[:connection.address_size]
-        count = self.per_address.get(key, 0)
-        if count <= 1:
-            self.per_address.pop(key, None)
-        else:
-            self.per_address[key] = count - 1
+            self.crowd.leave(connection.place)
 
 
 @cython.no_gc

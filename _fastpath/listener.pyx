@@ -7,6 +7,7 @@ cimport cython
 from _fastpath cimport net
 from _fastpath.client cimport Client
 from _fastpath.connection cimport PORT_HTTP, PORT_TCP, PORT_TLS, Connection, Headcount, Port
+from _fastpath.crowd cimport Crowd
 from _fastpath.end cimport CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.exchange cimport Lobby, tally_counters
 from _fastpath.meter cimport Meters
@@ -56,7 +57,6 @@ cdef class Listener(Port):
         self.service = (service or "").encode()
         self.tls = tls
         self.meters = Meters(name) if meters is None else meters
-        self.per_address = {}
         self.swap(local, delegated, settings)
         self.fd = fd
         if reactor.add(self) < 0:
@@ -121,6 +121,10 @@ cdef class Listener(Port):
     def set_headcount(self, Headcount headcount) -> None:
         """Share the limit of connections with other workers. To be set before the first connection comes."""
         self.headcount = headcount
+
+    def set_crowd(self, Crowd crowd) -> None:
+        """Share the limit of connections per address with other workers. To be set before the first connection comes."""
+        self.crowd = crowd
 
     def stop(self, bint backlog=True) -> None:
         """Accept no more than what has connected already; without `backlog`, nothing: another process accepts it.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from _fastpath.connection import Headcount
+from _fastpath.crowd import Crowd
 from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
@@ -90,8 +91,9 @@ class Colleagues:
             if port == name:
                 relay.tunnel.swap(table)
 
-    def headcount(self, port: str) -> Headcount:
-        return self._board.headcount(port, self.index)
+    def counts(self, port: str) -> tuple[Headcount, Crowd]:
+        """Connections of an external port, and those of each address."""
+        return self._board.headcount(port, self.index), self._board.crowd(port, self.index)
 
     def penalties(self, port: RegistrationPort) -> SharedPenalties:
         """Those of a registration port that has opened."""

@@ -248,7 +248,7 @@ class Parts:
             )
             opened.set_lobby(self._lobby(port))
             if self.colleagues is not None:
-                opened.share_limit(self.colleagues.headcount(port.name))
+                opened.share_limits(*self.colleagues.counts(port.name))
             self.external[port.name] = opened
         for gone in before.values():
             self._retire_external(gone, config.timeouts.drain / 1000)

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import uvloop
 
-from broker.config.model import Config
+from broker.config.model import Config, Strangers
 from broker.errors import EXIT_DONE, EXIT_FAILED, BrokerError
 from broker.node.board import Board
 from broker.node.channel import Channel, Message
@@ -35,13 +35,48 @@ LAST_WORD_S = 2.0  # for the supervisor to take it
 
 
 def share_of(config: Config, index: int, count: int) -> Config:
-    """What one of `count` workers does of it: it has no admin port, and dials its share of the tunnels."""
+    """What one of `count` workers does of it.
+
+    It has no admin port, dials its share of the tunnels, and lets in its share of those that wait: agents
+    that have not logged in yet, requests whose agents are away. Both are spread evenly over the workers.
+    """
     connect = []
     for each in config.connect:
         tunnels = len(range(index, each.tunnels, count))
         if tunnels:
             connect.append(dataclasses.replace(each, tunnels=tunnels))
-    return dataclasses.replace(config, admin=None, connect=tuple(connect), warnings=())
+    registration = [
+        dataclasses.replace(port, strangers=_share_of_strangers(port.strangers, count))
+        for port in config.registration
+    ]
+    external = [
+        dataclasses.replace(
+            port, limits=dataclasses.replace(port.limits, waiting=_share(port.limits.waiting, count))
+        )
+        for port in config.external
+    ]
+    return dataclasses.replace(
+        config,
+        admin=None,
+        connect=tuple(connect),
+        registration=tuple(registration),
+        external=tuple(external),
+        warnings=(),
+    )
+
+
+def _share(number: int, count: int) -> int:
+    """Rounded up: a limit of one still lets one in, at every worker."""
+    return -(-number // count)
+
+
+def _share_of_strangers(strangers: Strangers, count: int) -> Strangers:
+    return dataclasses.replace(
+        strangers,
+        early=_share(strangers.early, count),
+        most=_share(strangers.most, count),
+        per_address=_share(strangers.per_address, count),
+    )
 
 
 def work(board: Board, count: int, log_options: LogOptions) -> Callable[[int, socket.socket], int]:

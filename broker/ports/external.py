@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 from _fastpath.connection import Headcount
+from _fastpath.crowd import Crowd
 from _fastpath.exchange import Lobby
 from _fastpath.listener import Listener
 from _fastpath.meter import Meters
@@ -111,10 +112,11 @@ class ExternalPort:
         for listener in self._listeners:
             listener.set_lobby(lobby)
 
-    def share_limit(self, headcount: Headcount) -> None:
-        """The limit of connections holds for all workers together. To be called before a connection comes."""
+    def share_limits(self, headcount: Headcount, crowd: Crowd) -> None:
+        """The limits of connections hold for all workers together. To be called before a connection comes."""
         for listener in self._listeners:
             listener.set_headcount(headcount)
+            listener.set_crowd(crowd)
 
     def stop(self, *, backlog: bool = True) -> None:
         """Accept no more; connections end after what they are doing. `backlog`: but for what waits there."""

@@ -35,8 +35,8 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def node_with(world: World, **strangers: Any) -> DmzNode:
-    node = world.dmz(start=False)
+def node_with(world: World, workers: int | None = None, **strangers: Any) -> DmzNode:
+    node = world.dmz({"workers": workers} if workers else None, start=False)
     config: Snippet = node.config
     config["registration"][0]["strangers"] = strangers
     config["users"] = [{"name": "orders", "tokens": [HASH], "may": {"services": ["a.example"]}}]
@@ -62,8 +62,10 @@ def honest_logins(node: DmzNode, count: int) -> float:
 
 
 @pytest.mark.usefixtures("many_descriptors")
-def test_a_silent_crowd_keeps_nobody_out(world: World) -> None:
-    node = node_with(world)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_silent_crowd_keeps_nobody_out(world: World, workers: int) -> None:
+    """Its number is bounded for the node, not for each of its workers."""
+    node = node_with(world, workers)
     with contextlib.ExitStack() as stack:
         for number in range(SILENT):
             source = (ATTACKERS[number % len(ATTACKERS)], 0)

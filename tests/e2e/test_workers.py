@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -151,6 +152,32 @@ def test_limits_hold_for_all_workers_together(world: World) -> None:
     third.process.wait_for_line("all the tunnels that it may have")
     for client in clients:
         client.close()
+
+
+def test_the_limit_per_address_holds_for_all_workers_together(world: World) -> None:
+    """Also when a worker has died with some of them."""
+    dmz = world.dmz({**TWO, "limits": {"connections_per_address": 4}}, start=False)
+    dmz.write({**dmz.config, "services": [everything(world.origin())]})
+    dmz.start()
+
+    def statuses(count: int) -> list[int]:
+        clients = [dmz.client() for _ in range(count)]
+        found = [client.request().status for client in clients]
+        close(clients)
+        return found
+
+    wait_equal(lambda: sorted(statuses(12)), [200] * 4 + [503] * 8, "four of twelve")
+    kept = [dmz.client() for _ in range(4)]
+    assert [client.request().status for client in kept] == [200] * 4
+    other = socket.create_connection(dmz.external, source_address=("127.0.0.9", 0))
+    other.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert other.recv(100).startswith(b"HTTP/1.1 200")
+    other.close()
+    for worker in dmz.status()["workers"]:
+        os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(lambda: all(each["restarts"] for each in dmz.status()["workers"]), "all workers are others")
+    close(kept)
+    wait_equal(lambda: sorted(statuses(12)), [200] * 4 + [503] * 8, "four of twelve again")
 
 
 def test_a_service_belongs_to_one_user_whatever_the_worker(world: World) -> None:

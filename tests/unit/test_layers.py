@@ -59,6 +59,7 @@ LEVELS = {
         "websocket",
         "forwarded",
         "ids",
+        "crowd",
         "writer",
         "pace",
         "trace",

@@ -110,6 +110,22 @@ def test_workers_dial_their_share(tunnels, count):
     assert pickle.loads(pickle.dumps(config)) == config
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_limits_on_those_that_wait_are_the_nodes(count):
+    flags = Flags(external=("http://127.0.0.1:0",), registration=("http://127.0.0.1:0",))
+    config = load(None, flags)
+    shares = [share_of(config, index, count) for index in range(count)]
+    [strangers], [port] = [each.strangers for each in config.registration], config.external
+    for name in ("early", "most", "per_address"):
+        total = sum(getattr(each.strangers, name) for share in shares for each in share.registration)
+        assert 0 <= total - getattr(strangers, name) < count
+    assert (
+        0
+        <= sum(each.limits.waiting for share in shares for each in share.external) - port.limits.waiting
+        < count
+    )
+
+
 def test_sockets_are_shared_out_by_address():
     sockets = []
     for address in ("127.0.0.1", "127.0.0.2"):
