@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from broker.cli.options import ca_option, cert_option, key_option
+
+ADMIN_S = 3.0  # for the admin port to answer
 
 
 @click.command(short_help="Say why an agent can't reach its DMZ node, step by step.")
 @click.argument("where", metavar="[CONFIG | URL]", required=False, default="http://127.0.0.1:7000")
-@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="The agent's token.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The agent's token; on a DMZ node one that its admin port accepts.",
+)
+@click.option(
+    "--admin",
+    metavar="URL",
+    envvar="BROKER_ADMIN",
+    help="The admin port of the DMZ node, where CONFIG does not say how to reach it. Or in BROKER_ADMIN.",
+)
+@ca_option
+@cert_option
+@key_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per step.")
 @click.pass_context
-def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: bool) -> None:
+def doctor(
+    ctx: click.Context,
+    where: str,
+    token_file: Path | None,
+    admin: str | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    as_json: bool,
+) -> None:
     """Say why an agent can't reach its DMZ node, or why a DMZ node has no agents.
 
     With an agent's CONFIG, or the URL of a registration port, it goes the way that an agent goes (name,
@@ -27,11 +55,13 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
       broker doctor https://dmz.example.com:7000 --token-file orders.token
     On the DMZ node
       broker doctor dmz.yaml
+      broker doctor dmz.yaml --admin https://dmz.example.com:7001 --ca ca.crt --token-file ops.token
     """
     import asyncio
     import json
     from dataclasses import replace
 
+    from broker.cli.admin import Access, ask
     from broker.config import Flags, load, split_where
     from broker.node.doctor import examine
     from broker.node.steps import Step
@@ -40,8 +70,10 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
     config, urls = split_where((where,))
     # An agent without services makes no sense to the configuration; to ask at a URL it needs none.
     stand_in = ("doctor.invalid=http://127.0.0.1:1",) if urls else ()
-    token = token_file and token_file.absolute()
-    found = load(config, Flags(connect=urls, services=stand_in, token_file=token, insecure=True))
+    flags = Flags(connect=urls, services=stand_in, insecure=True)
+    found = load(config, flags)
+    if token_file is not None and found.connect:
+        found = load(config, replace(flags, token_file=token_file.absolute()))
     if urls:
         found = replace(
             found, services=(), connect=tuple(replace(each, services=()) for each in found.connect)
@@ -49,10 +81,16 @@ def doctor(ctx: click.Context, where: str, token_file: Path | None, as_json: boo
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
 
+    def ask_status(url: str) -> dict[str, Any]:
+        access = Access(url=admin or url, token_file=token_file, ca=ca, cert=cert, key=key)
+        return ask(access, "GET", "/status", ADMIN_S)
+
+    wanted = found.admin is not None and found.admin.auth and not (token_file or cert)
+
     async def run() -> bool:
         well = True
         subject = ""
-        steps = examine(found)
+        steps = examine(found, None if wanted else ask_status)
         while True:
             with going_on("looking"):
                 step = await anext(steps, None)

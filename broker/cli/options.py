@@ -46,6 +46,21 @@ log_level_option = click.option(
     help="The lowest level that is logged.",
 )
 
+ca_option = click.option(
+    "--ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    envvar="BROKER_ADMIN_CA",
+    help="The only CAs that are believed, of an https port. Or in BROKER_ADMIN_CA.",
+)
+cert_option = click.option(
+    "--cert",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A client certificate, with its key or with --key.",
+)
+key_option = click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its private key.")
+
 ADMIN_OPTIONS = (
     click.option(
         "--admin",
@@ -62,20 +77,9 @@ ADMIN_OPTIONS = (
         envvar="BROKER_ADMIN_TOKEN_FILE",
         help="A token, where the port asks for one. Or in BROKER_ADMIN_TOKEN_FILE.",
     ),
-    click.option(
-        "--ca",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="BROKER_ADMIN_CA",
-        help="The only CAs that are believed, of an https port. Or in BROKER_ADMIN_CA.",
-    ),
-    click.option(
-        "--cert",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="A client certificate, with its key or with --key.",
-    ),
-    click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its private key."),
+    ca_option,
+    cert_option,
+    key_option,
 )
 
 

@@ -289,8 +289,19 @@ TABLE: tuple[tuple[str, str, Advice], ...] = (
     ),
     (
         "node",
-        r"answers with 40[13]",
-        Advice("the admin port wants a credential", "ask it at a loopback address, or by `broker status`"),
+        r"refused: |credential|client certificate",
+        Advice(
+            "the admin port wants a credential",
+            "--token-file, or --cert and --key, of a user with `may.admin`",
+        ),
+    ),
+    (
+        "node",
+        r"not believed",
+        Advice(
+            "another name or CA than is expected",
+            "--ca names the CA; --admin the URL that its certificate is for",
+        ),
     ),
     (
         "node",

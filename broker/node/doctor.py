@@ -23,8 +23,8 @@ from _fastpath.backend import Backend
 from _fastpath.tunnel import Tunnel
 from broker.config.model import Config, Connect, HealthCheck, Listen, Proxy, Service, Upstream
 from broker.node.causes import NONE, advice_for
-from broker.node.steps import Failed, Step, failed, number, since, timed
-from broker.node.vitals import examine_node
+from broker.node.steps import Failed, Step, failed, number, since, timed, warning
+from broker.node.vitals import Ask, examine_node
 from broker.services.probe import Probe
 from broker.tls.client import ClientContext
 from broker.tls.stream import TlsFailed, TlsStream
@@ -106,8 +106,11 @@ class Patient:
         pass
 
 
-async def examine(config: Config) -> AsyncIterator[Step]:
-    """Every step as soon as it is over."""
+async def examine(config: Config, ask: Ask | None) -> AsyncIterator[Step]:
+    """Every step as soon as it is over.
+
+    `ask`: the status that an admin port tells; raises BrokerError. None: there is nothing to ask it with.
+    """
     for entry in config.connect:
         async for step in examine_connect(entry, config.timeouts.connect / 1000):
             yield step
@@ -116,11 +119,13 @@ async def examine(config: Config) -> AsyncIterator[Step]:
             yield step
     async for step in examine_ports(config):
         yield step
-    admin = config.admin  # one with credentials answers only to those who have them
-    asks = admin is not None and admin.scheme == "http" and not admin.auth
-    if admin is not None and asks and (config.registration or config.external):
-        async for step in examine_node(admin.url):
-            yield step
+    if config.admin is None or not (config.registration or config.external):
+        return
+    if ask is None:
+        yield warning(config.admin.url, "node", "not asked: the admin port wants a credential")
+        return
+    async for step in examine_node(config.admin.url, ask):
+        yield step
 
 
 # --- an agent's way to its DMZ node -----------------------------------------------------------------

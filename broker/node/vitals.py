@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
+import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import aiohttp
-
+from broker.errors import BrokerError
 from broker.node.steps import Failed, Step, failed, number, since, warning
 from broker.tunnel.messages import printable
 
-ADMIN_S = 3.0
-MAX_ANSWER = 64 << 20
 LATE_S = 600.0  # failures that are older are no news
 SOON_DAYS = 14.0
 
 Status = dict[str, Any]
+Ask = Callable[[str], Status]
 
 
-async def examine_node(admin: str) -> AsyncIterator[Step]:
+async def examine_node(admin: str, ask: Ask) -> AsyncIterator[Step]:
+    """`ask`: the status that an admin port tells; raises BrokerError."""
     started = time.perf_counter()
     try:
-        status = await ask_status(admin)
+        status = await ask_status(admin, ask)
         yield Step(admin, "node", "ok", since(started), at_work(status))
     except Failed as error:
         yield failed(admin, "node", started, str(error))
@@ -35,24 +33,12 @@ async def examine_node(admin: str) -> AsyncIterator[Step]:
             yield step
 
 
-async def ask_status(admin: str) -> Status:
+async def ask_status(admin: str, ask: Ask) -> Status:
     try:
-        timeout = aiohttp.ClientTimeout(total=ADMIN_S)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{admin}/status") as answer,
-        ):
-            if answer.status != 200:
-                raise Failed(f"the admin port answers with {answer.status}")
-            status = json.loads(await answer.content.read(MAX_ANSWER))
-    except TimeoutError:
-        raise Failed(f"the admin port does not answer within {ADMIN_S:.0f} s") from None
-    except aiohttp.ClientConnectorError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise Failed(f"the admin port does not answer: {reason}") from None
-    except (OSError, ValueError, aiohttp.ClientError) as error:
-        raise Failed(f"the admin port does not answer: {printable(str(error))}") from None
-    if not isinstance(status, dict) or "registration" not in status:
+        status = await asyncio.to_thread(ask, admin)
+    except BrokerError as error:
+        raise Failed(printable(str(error))) from None
+    if "registration" not in status:
         raise Failed("what answers there is no admin port of a broker node")
     return status
 

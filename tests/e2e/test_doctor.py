@@ -230,6 +230,31 @@ def test_a_dmz_node(world: World) -> None:
     assert "running" in steps["node"]["cause"]
 
 
+def test_a_dmz_node_whose_admin_port_asks_who_it_is(world: World) -> None:
+    """Over https, too; without a credential the rest is looked at all the same."""
+    token, digest = credentials(world.directory, "ops")
+    authority = Authority(world.directory)
+    tls = {"certificates": [authority.issue("localhost", days=90).snippet()]}
+    listen = loopback("https", "localhost")
+    users = [{"name": "ops", "tokens": [digest], "may": {"admin": "read"}}]
+    dmz = world.dmz({"admin": {"listen": listen, "auth": "token", "tls": tls}, "users": users}, start=False)
+    dmz.start(ready=False)
+    dmz.process.wait_for_line(r"\bready\b")
+    _, steps = doctor(str(dmz.path))
+    assert steps["node"]["state"] == "warning"
+    assert "--token-file" in steps["node"]["mend"]
+    _, steps = doctor(str(dmz.path), "--token-file", str(token))
+    assert steps["node"]["state"] == "failed"
+    assert "--ca" in steps["node"]["mend"]
+    opened = ("--token-file", str(token), "--ca", str(authority.ca))
+    for more in ((), ("--admin", listen)):
+        _, steps = doctor(str(dmz.path), *opened, *more)
+        assert (steps["node"]["state"], steps["agents"]["state"]) == ("ok", "failed")
+    other, _ = credentials(world.directory, "other")
+    _, steps = doctor(str(dmz.path), "--token-file", str(other), "--ca", str(authority.ca))
+    assert "refused" in steps["node"]["detail"]
+
+
 def test_a_dmz_node_says_why_agents_are_refused(world: World) -> None:
     """What the agent's doctor is told, seen from the other side."""
     token, digest = credentials(world.directory, "orders")
