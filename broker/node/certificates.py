@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.node.parts import Parts
-from broker.ports.admin import AdminPort
 from broker.tls.files import Expiry
+
+if TYPE_CHECKING:
+    from broker.ports.admin import AdminPort
 
 log = logging.getLogger("broker.node")
 

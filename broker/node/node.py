@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _fastpath.answers import set_answers
 from _fastpath.reactor import Reactor
@@ -27,12 +27,14 @@ from broker.node.certificates import DAY_S, DailyLook
 from broker.node.handover import Predecessor, hand_over
 from broker.node.parts import Parts, Plan
 from broker.node.status import node_status
+from broker.node.steering import steer
 from broker.node.systemd import notify
 from broker.observe.journal import Prepared, Recorder
-from broker.observe.metrics import Metrics
-from broker.ports.admin import AdminPort, opened
 from broker.ports.sockets import Inherited
 from broker.tunnel.uplink import node_name
+
+if TYPE_CHECKING:
+    from broker.ports.admin import AdminPort
 
 log = logging.getLogger("broker.node")
 
@@ -65,7 +67,6 @@ class Node:
         self.parts = Parts(self.reactor, self.name, self._on_change, self.recorder.journal)
         self.admin: AdminPort | None = None
         self._reread = reread
-        self._metrics = Metrics(self.status)
         self._reloading = asyncio.Lock()
         self._leave = asyncio.Event()  # drain, then end
         self._now = asyncio.Event()  # end without waiting any longer
@@ -224,7 +225,7 @@ class Node:
                 log.error("upgrade failed, nothing has changed: %s", error)
                 raise
             self.handed_over = True
-            self.admin = await opened(self.admin, None, self.parts.users, None, self)
+            self.admin = await steer(self.admin, None, self.parts.users, None, self)
         self.drain(f"process {pid} has taken over")
         return pid
 
@@ -268,7 +269,7 @@ class Node:
         admin = plan.config.admin
         await self.parts.commit(plan)
         sockets = self.parts.sockets(admin, "the admin port") if admin is not None else None
-        self.admin = await opened(self.admin, admin, self.parts.users, sockets, self)
+        self.admin = await steer(self.admin, admin, self.parts.users, sockets, self)
         for port in self._ports() if self.on_readiness is None else ():  # else a supervisor says it
             if id(port) not in before:
                 self._announce(port)
@@ -303,9 +304,6 @@ class Node:
 
     async def report(self) -> dict[str, Any]:
         return self.status()
-
-    async def metrics(self) -> tuple[bytes, str]:
-        return self._metrics.render()
 
     def _on_change(self) -> None:
         """A tunnel came or went, or the state changed: tell the service manager once it is worth it."""

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker import __version__
 from broker import config as configuration
@@ -35,15 +35,17 @@ from broker.node.handover import Key, Known, Predecessor, hand_over
 from broker.node.parts import Plan, Sockets, labelled, plan_for, ports_of, socket_key
 from broker.node.penalties import PenaltyBook
 from broker.node.reception import Reception
+from broker.node.steering import steer
 from broker.node.systemd import notify
-from broker.observe.metrics import Metrics
 from broker.observe.past import Past
-from broker.ports.admin import AdminPort, opened
 from broker.ports.certificates import tls_ports
 from broker.ports.sockets import Inherited, bound_url, close_all, label, share
 from broker.tls.tickets import Numbers
 from broker.tunnel.ledger import Ledger, pack_verdict, parse_claim, parse_key
 from broker.tunnel.uplink import node_name
+
+if TYPE_CHECKING:
+    from broker.ports.admin import AdminPort
 
 log = logging.getLogger("broker.node")
 
@@ -92,7 +94,6 @@ class Supervisor:
         self._past = Past()
         self._looking: asyncio.Task[None] | None = None
         self._last: dict[str, Any] = {}
-        self._metrics = Metrics(lambda: self._last)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -314,7 +315,7 @@ class Supervisor:
     async def _open_admin(self, plan: Plan) -> None:
         config = plan.config.admin
         sockets = plan.sockets[socket_key(config, "the admin port")] if config is not None else None
-        self.admin = await opened(self.admin, config, Users(plan.config.users), sockets, self)
+        self.admin = await steer(self.admin, config, Users(plan.config.users), sockets, self)
 
     def _announce(self, plan: Plan, before: Sockets | None = None) -> None:
         for listen, what in ports_of(plan.config):
@@ -431,7 +432,7 @@ class Supervisor:
                 log.error("upgrade failed, nothing has changed: %s", error)
                 raise
             self.handed_over = True
-            self.admin = await opened(self.admin, None, Users(), None, self)
+            self.admin = await steer(self.admin, None, Users(), None, self)
         self.drain(f"process {pid} has taken over")
         return pid
 
@@ -507,10 +508,6 @@ class Supervisor:
             "workers": [place.status() for place in self._crew.places],
         }
         return self._last
-
-    async def metrics(self) -> tuple[bytes, str]:
-        await self.report()
-        return self._metrics.render()
 
     def _on_change(self) -> None:
         ready = not self.not_ready()

@@ -440,14 +440,17 @@ class StatusCollector(Collector):
 
 
 class Metrics:
-    """What /metrics answers. `status` gives the document; where there are workers, the merged one."""
+    """What /metrics answers."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
+    def __init__(self) -> None:
+        self._status: Status = {}
         self._registry = CollectorRegistry()
-        self._registry.register(StatusCollector(status))
+        self._registry.register(StatusCollector(lambda: self._status))
         PlatformCollector(registry=self._registry)
 
-    def render(self) -> tuple[bytes, str]:
+    def render(self, status: Status) -> tuple[bytes, str]:
+        """Of this document; where there are workers, the merged one. The body and its type."""
+        self._status = status
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
 

@@ -19,6 +19,7 @@ from aiohttp import web
 from broker.config import model
 from broker.errors import BrokerError, ConfigError
 from broker.identity.users import Users
+from broker.observe.metrics import Metrics
 from broker.ports.admin_guard import Guard, Refusal
 from broker.ports.admin_page import Page
 from broker.ports.sockets import bound_url
@@ -43,7 +44,6 @@ class Controls(Protocol):
 
     async def report(self) -> dict[str, Any]: ...
     def not_ready(self) -> list[str]: ...
-    async def metrics(self) -> tuple[bytes, str]: ...
     async def reload(self) -> None: ...
     async def upgrade(self) -> int: ...
     def drain(self, why: str) -> None: ...
@@ -68,6 +68,7 @@ class AdminPort:
         self._sockets = sockets
         self._controls = controls
         self._guard = Guard(config, users)
+        self._rendered = Metrics()
         self._tls: StandardTls | None = None
         self._servers: list[asyncio.AbstractServer] = []
         self._runner = self._make_runner()
@@ -170,7 +171,7 @@ class AdminPort:
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        body, content_type = await self._controls.metrics()
+        body, content_type = self._rendered.render(await self._controls.report())
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _status(self, _request: web.Request) -> web.Response:

@@ -9,9 +9,6 @@ import asyncio
 import os
 import ssl
 
-import aiohttp
-from yarl import URL
-
 from _fastpath.backend import Backend
 from broker.config.model import HealthCheck, Service, authority
 
@@ -38,34 +35,26 @@ class Probe:
             return f"no answer within {self._check.timeout / 1000:g} s"
         except ssl.SSLError as error:
             return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
-        except aiohttp.ClientConnectorCertificateError as error:
-            return f"TLS failed: {error.certificate_error}"
         except OSError as error:
             return (os.strerror(error.errno) if error.errno else str(error)).lower()
-        except (aiohttp.ClientError, UnicodeError, ValueError) as error:
-            return f"no answer in HTTP: {error}"
 
     async def _ask(self, backend: Backend) -> str:
-        connector: aiohttp.BaseConnector
-        if not backend.ip:
-            connector = aiohttp.UnixConnector(backend.host, force_close=True)
-        else:
-            tls = self._tls if self._tls is not None else True
-            connector = aiohttp.TCPConnector(force_close=True, ssl=tls)
-        base = URL.build(scheme=self._scheme, host=backend.ip or "localhost", port=backend.port or None)
-        async with (
-            aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-            ) as session,
-            session.get(
-                base.join(URL(self._check.path, encoded=True)),
-                headers={"Host": self._host(backend), "User-Agent": "broker-health"},
-                allow_redirects=False,
-                server_hostname=(self._server_name or backend.host) if self._tls is not None else None,
-            ) as response,
-        ):
-            low, high = self._check.status
-            return "" if low <= response.status <= high else f"it answers {response.status}"
+        # Imported here: most services have no checks by HTTP, and this is much of what a start takes.
+        from broker.services.inquiry import Inquiry, inquire
+
+        inquiry = Inquiry(
+            self._scheme,
+            backend,
+            path=self._check.path,
+            host=self._host(backend),
+            tls=self._tls,
+            server_name=self._server_name or backend.host,
+        )
+        status = await inquire(inquiry)
+        if isinstance(status, str):
+            return status
+        low, high = self._check.status
+        return "" if low <= status <= high else f"it answers {status}"
 
     def _host(self, backend: Backend) -> str:
         if self._check.host:

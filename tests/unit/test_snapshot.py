@@ -124,7 +124,7 @@ def test_the_last_failures_of_all() -> None:
 
 
 def families(document: dict[str, Any]) -> dict[str, Any]:
-    body, content_type = Metrics(lambda: document).render()
+    body, content_type = Metrics().render(document)
     assert content_type.startswith("text/plain")
     return {each.name: each for each in text_string_to_metric_families(body.decode())}
 
