@@ -49,6 +49,7 @@ async def _demo(once: bool) -> int:
             dmz = await stack.enter_async_context(node)
             external = await dmz.url("external")
             registration = await dmz.url("registration")
+            admin = await dmz.url("admin")
             say("starting the agent")
             child = Child("agent", "connect", registration, "--service", service, "--tunnels", "2")
             agent = await stack.enter_async_context(child)
@@ -57,7 +58,9 @@ async def _demo(once: bool) -> int:
         await _show_request(f"{external}{PATH}")
         if once:
             return EXIT_DONE
-        click.echo(f"\nTry it:  curl -i {external}{PATH}\nCtrl-C ends the demo.")
+        click.echo(f"\nTry it:  curl -i {external}{PATH}")
+        click.echo(f"See it:  {admin}/ in a browser, or broker top --admin {admin}")
+        click.echo("Ctrl-C ends the demo.")
         return await _until_an_end(ended, dmz, agent)
 
 
