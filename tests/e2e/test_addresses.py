@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.harness.certificates import Authority
-from tests.harness.client import RawClient, connect, fetch, request_head
+from tests.harness.client import RawClient, client_hello, connect, fetch, request_head
 from tests.harness.message import Response
 from tests.harness.nodes import DmzNode, Snippet, World, everything, loopback
 from tests.harness.origin import Connection
@@ -328,6 +328,33 @@ def test_from_proxy_to_service(world: World) -> None:
         with RawClient(node.external) as client:
             client.send(V1 + second)
             client.expect_closed()
+    assert len(origin.connections) == seen
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_from_proxy_to_service_on_a_tls_port(world: World, agent: bool) -> None:
+    """The header stands in front of the ClientHello, which nobody opens, on both hops."""
+    origin = world.origin("raw")
+    upstream = f"tls://127.0.0.1:{origin.port}"
+    service = {"match": "svc.example", "upstream": upstream, "proxy_protocol": "v1"}
+    external = {"name": "raw", "listen": loopback("tls"), "trusted_proxies": HERE, "proxy_protocol": True}
+    node = world.dmz({"external": [external], **({} if agent else {"services": [service]})})
+    if agent:
+        world.agent(node.registration_url(), [service])
+    hello = client_hello("svc.example")
+
+    def act() -> None:
+        with connect(node.external) as sock:
+            sock.sendall(v2() + hello)
+
+    there = node.external[1]
+    assert recorded(origin, act) == f"PROXY TCP4 192.0.2.7 {HERE} 1234 {there}\r\n".encode() + hello
+    seen = len(origin.connections)
+    for first in (hello, b"PROXY TCP4 nonsense\r\n" + hello, V1 + V1 + hello):
+        with RawClient(node.external) as client:
+            client.send(first)
+            with contextlib.suppress(ConnectionError):
+                client.read_to_end()
     assert len(origin.connections) == seen
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.certificates import Authority
 from tests.harness.client import RawClient, connect
-from tests.harness.message import Closed
+from tests.harness.message import Closed, Response
 from tests.harness.nodes import DmzNode, World, everything, loopback
+from tests.harness.process import family
 from tests.harness.waiting import DEADLINE, wait_equal, wait_until
 
 TAKEN_OVER = re.compile(r'"event": "handed-over", "pid": (\d+)')
@@ -28,6 +31,7 @@ class Load:
     """Clients that send one request after the other and count what goes wrong."""
 
     address: tuple[str, int]
+    tls: ssl.SSLContext | None = None
     errors: list[str] = field(default_factory=list)
     done: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -37,7 +41,7 @@ class Load:
         client: RawClient | None = None
         while not self._stop.is_set():
             try:
-                client = client or RawClient(self.address)
+                client = client or self.client()
                 response = client.request()
                 self._count(response.status)
                 if not response.keeps_open:
@@ -53,10 +57,13 @@ class Load:
         """A connection for each request."""
         while not self._stop.is_set():
             try:
-                with RawClient(self.address) as client:
+                with self.client() as client:
                     self._count(client.request("POST", body=b"x" * 1000).status)
             except (OSError, Closed, AssertionError) as error:
                 self.errors.append(f"one each: {error!r}")
+
+    def client(self) -> RawClient:
+        return RawClient(self.address, tls=self.tls)
 
     def _count(self, status: int) -> None:
         self.done += 1
@@ -70,8 +77,8 @@ class Load:
 
 
 @contextmanager
-def load(address: tuple[str, int], clients: int = 2) -> Iterator[Load]:
-    running = Load(address)
+def load(address: tuple[str, int], clients: int = 2, tls: ssl.SSLContext | None = None) -> Iterator[Load]:
+    running = Load(address, tls)
     threads = [
         threading.Thread(target=work)
         for work in (running.keep_alive, running.one_each)
@@ -133,6 +140,74 @@ def test_several_in_a_row_under_load_without_a_failure(world: World) -> None:
             wait_until(lambda: gone(old), f"{old} has ended", 2 * DEADLINE)  # noqa: B023
         wait_equal(lambda: pair.dmz.status()["pid"], pids[-1], "who answers at the admin port")
     pair.dmz.process.assert_clean()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_over_tls_at_both_ports(world: World, tmp_path: Path, workers: int) -> None:
+    """Certificates of clients and agents, too: the new process has read them all before it takes over."""
+    authority = Authority(tmp_path)
+    files = authority.issue("test.example", "localhost", days=90)
+    tls = {"certificates": [files.snippet()], "client": {"mode": "require", "ca": str(authority.ca)}}
+    external = {"name": "web", "listen": loopback("https"), "tls": tls}
+    registration = {"name": "green", "listen": loopback("https", "localhost"), "tls": tls}
+    dmz = world.dmz({"external": [external], "registration": [registration], "workers": workers})
+    own = {"ca": str(authority.ca), **authority.issue("agent.example", days=90).snippet()}
+    agent = world.agent([], [everything(world.origin())], start=False)
+    entry = {"url": dmz.registration_url(), "tunnels": 2, "tls": own}
+    agent.write({**agent.config, "connect": [entry]})
+    agent.start()
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    client = authority.issue("client.example", days=90)
+    context.load_cert_chain(client.cert, client.key)
+    with last_ends(dmz) as pids, load(dmz.external, 1, context) as running:
+        for _ in range(2):
+            running.wait_for(30)
+            pids.append(hand_over(dmz, pids[-1]))
+            running.wait_for(30)
+    dmz.process.assert_clean()
+
+
+def test_two_asked_for_at_once_are_one_after_the_other(world: World) -> None:
+    """The second one is made by whom the first one has brought, or refused; and none while a node drains."""
+    pair = world.pair()
+    answers: list[int] = []
+
+    def ask() -> None:
+        try:
+            answers.append(pair.dmz.admin_post("/upgrade").status)
+        except (OSError, Closed):
+            answers.append(0)  # the process that was asked has given its admin port away
+
+    with last_ends(pair.dmz), load(pair.address, clients=1) as running:
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        running.wait_for(30)
+        assert 200 in answers
+        assert set(answers) <= {200, 409, 0}
+    pair.dmz.process.assert_clean()
+
+
+def test_a_successor_that_dies_while_it_starts_changes_nothing(world: World) -> None:
+    pair = world.pair()
+    pid = pair.dmz.process.pid
+    before = set(family(pid))
+    answers: list[Response] = []
+    with load(pair.address, clients=1) as running:
+        asking = threading.Thread(target=lambda: answers.append(pair.dmz.admin_post("/upgrade")))
+        asking.start()
+        wait_until(lambda: set(family(pid)) - before, "the successor is there")
+        for successor in set(family(pid)) - before:
+            os.kill(successor, signal.SIGKILL)
+        asking.join()
+        assert answers[0].status == 409, answers[0].body
+        running.wait_for(30)
+        assert pair.dmz.status()["pid"] == pid
+    with last_ends(pair.dmz) as pids:
+        pids.append(hand_over(pair.dmz, pid))
+        wait_equal(lambda: pair.dmz.status()["pid"], pids[-1], "who answers at the admin port")
 
 
 def test_tcp_connections_and_long_responses_finish_in_the_old_process(world: World) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness.certificates import Authority
+from tests.harness.client import client_hello
 from tests.harness.nodes import DmzNode, Snippet, World, loopback
 from tests.harness.origin import Origin, pattern, sha256
 from tests.harness.waiting import wait_until
@@ -76,14 +77,6 @@ def answer_to(node: DmzNode, data: bytes) -> bytes:
         return got
 
 
-def hello(name: str) -> bytes:
-    sent = ssl.MemoryBIO()
-    connection = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
-    with pytest.raises(ssl.SSLWantReadError):
-        connection.do_handshake()
-    return sent.read()
-
-
 def test_the_service_is_chosen_by_name(world: World, authority: Authority) -> None:
     dmz = dmz_with(world)
     exact = secure_origin(world, authority, "app.example")
@@ -127,7 +120,7 @@ def test_bulk_and_the_end_pass_through(world: World, authority: Authority) -> No
 def test_a_hello_in_crumbs(world: World, authority: Authority) -> None:
     origin = secure_origin(world, authority, "app.example")
     dmz = dmz_with(world, [passed("app.example", origin)])
-    whole = hello("app.example")
+    whole = client_hello("app.example")
     with socket.create_connection(dmz.external, timeout=20) as plain:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(len(whole)):
@@ -140,13 +133,13 @@ def test_who_is_not_answered_is_told(world: World, authority: Authority) -> None
     origin = secure_origin(world, authority, "app.example")
     agent = world.agent(dmz.registration_url(), [passed("app.example", origin)])
     dmz.wait_agents(1)
-    assert answer_to(dmz, hello("other.example")) == UNRECOGNIZED_NAME
+    assert answer_to(dmz, client_hello("other.example")) == UNRECOGNIZED_NAME
     assert answer_to(dmz, b"\x16\x03\x01\x00\x04\x02\x00\x00\x00") == DECODE_ERROR
     assert answer_to(dmz, b"GET / HTTP/1.1\r\n\r\n") == b""
     assert answer_to(dmz, b"") == b"", "silent: its deadline"
-    assert answer_to(dmz, hello("app.example")[:50]) == INTERNAL_ERROR, "half a hello: its deadline"
+    assert answer_to(dmz, client_hello("app.example")[:50]) == INTERNAL_ERROR, "half a hello: its deadline"
     agent.stop()
-    assert answer_to(dmz, hello("app.example")) == INTERNAL_ERROR
+    assert answer_to(dmz, client_hello("app.example")) == INTERNAL_ERROR
     assert len(origin.connections) == 0
 
 
@@ -180,7 +173,7 @@ def test_rights(world: World, authority: Authority, tmp_path: Any) -> None:
     dmz.wait_agents(1)
     with client(dmz, authority, "a.apps.example") as secure:
         ask(secure)
-    assert answer_to(dmz, hello("b.elsewhere.example")) == UNRECOGNIZED_NAME
+    assert answer_to(dmz, client_hello("b.elsewhere.example")) == UNRECOGNIZED_NAME
     agent.process.wait_for_line(r"refuses the service tls://b\.elsewhere\.example")
 
 

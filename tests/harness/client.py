@@ -1,7 +1,9 @@
 """A raw HTTP client: sends exactly the bytes it is told to, reads strictly."""
 
+import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -37,6 +39,15 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def client_hello(name: str) -> bytes:
+    """The first bytes of a TLS connection that asks for this name."""
+    sent = ssl.MemoryBIO()
+    connection = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        connection.do_handshake()
+    return sent.read()
+
+
 def request_head(method: str, target: str, fields: Fields, version: str = "HTTP/1.1") -> bytes:
     lines = [f"{method} {target} {version}", *(f"{name}: {value}" for name, value in fields), "", ""]
     return "\r\n".join(lines).encode("latin-1")
@@ -57,9 +68,12 @@ class RawClient:
         host: str = "test.example",
         timeout: float = DEADLINE,
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.host = host
         self.sock = connect(address, timeout, receive_buffer)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname=host)
         self.reader = Reader(self.sock)
 
     def send(self, data: bytes) -> None:
