@@ -57,7 +57,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)  # failures say what they like
     known, loads = contestants(options.haproxy_rhttp, options.tree), scenarios()
     if options.list:
         _list(known, loads)
@@ -113,7 +113,7 @@ def _execute(run: Run, results: Results, console: Console, options: argparse.Nam
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=run.measurements())
         execute(run, take)
-    output = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
+    output = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 220)
     for scenario in (load.name for load in run.scenarios):
         output.print(_rich(scenario_table(results, scenario, options.base)))
 

@@ -27,7 +27,7 @@ HEAD = """# Measurements
 
 Every contestant in every scenario: medians of the rounds; `x haproxy` is the median of the ratios to one
 plain HAProxy hop in the same round. Written by `python -m bench.peers.document` from `bench/results/{name}`.
-[How to run it again, and what each figure means](bench/README.md); what it comes to:
+[How to run it again, and what each figure means](../bench/README.md); what it comes to:
 [Performance](performance.md).
 
 """

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Self
 from broker.bench import accounting
 
 STOP_SECONDS = 5.0
+LISTEN_SECONDS = 10.0
+ESTABLISHED, LISTENING = "01", "0A"  # as the kernel writes them
 PR_SET_PDEATHSIG = 1
 
 
@@ -58,6 +61,15 @@ class Processes:
         for name, process in self._started.items():
             if process.poll() is not None:
                 raise Failed(f"{name} ended with {process.returncode}: {self._last_words(name)}")
+
+    def until_listening(self, port: int) -> None:
+        """Returns when one of them listens there. Raises where it does not in time, or has ended."""
+        deadline = time.monotonic() + LISTEN_SECONDS
+        while not _sockets(port, LISTENING):
+            self.check()
+            if time.monotonic() > deadline:
+                raise Failed(f"nothing listens on port {port} after {LISTEN_SECONDS:.0f} s")
+            self.pause(0.01)
 
     def pause(self, seconds: float) -> None:
         """Lets time pass, or less of it when a process ends."""
@@ -110,9 +122,13 @@ def free_ports(count: int) -> list[int]:
 
 def established(port: int) -> int:
     """How many TCP connections to a listening port are established; the accepted side is counted."""
+    return _sockets(port, ESTABLISHED)
+
+
+def _sockets(port: int, wanted: str) -> int:
     total = 0
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             local, _, state = line.split()[1:4]
-            total += state == "01" and int(local.rpartition(":")[2], 16) == port
+            total += state == wanted and int(local.rpartition(":")[2], 16) == port
     return total

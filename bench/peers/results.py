@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 FORMAT = 1
+DIGITS = 4  # that are kept of a figure
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Results:
     def save(self, path: Path) -> None:
         """One measurement a line, so that what changes can be read."""
         content = {"format": FORMAT, **asdict(self)}
+        for each in content["measurements"]:
+            each["figures"] = {name: round(value, DIGITS) for name, value in each["figures"].items()}
         lines = ",\n  ".join(json.dumps(each) for each in content.pop("measurements"))
         head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
         path.write_text(f'{head},\n "measurements": [\n  {lines}\n ]\n}}\n')

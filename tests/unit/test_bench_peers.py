@@ -11,7 +11,7 @@ import pytest
 from bench.peers import document, goals, machine
 from bench.peers.__main__ import main, parse
 from bench.peers.contestants import contestants
-from bench.peers.contestants.programs import as_numbers, ask_version
+from bench.peers.contestants.programs import as_numbers, ask_version, version_in
 from bench.peers.loads import bulk
 from bench.peers.loads.idle import IdleClients, IdleCrowd
 from bench.peers.plan import PLAN
@@ -116,6 +116,12 @@ def test_versions_are_compared_as_numbers() -> None:
     assert as_numbers("2.10.1") > as_numbers("2.9")
     assert ask_version(None, "-v") == ""
     assert ask_version(Path(sys.executable), "--version").startswith("3.")
+    assert (
+        version_in("rathole\nBuild Timestamp: 2026-11-26T15:51:26.352587705Z\nBuild Version: 0.5.0")
+        == "0.5.0"
+    )
+    assert version_in("HAProxy version 3.5-dev5-50872d-2 2026/08/21") == "3.5-dev5"
+    assert version_in("OpenSSH_9.2p1 Debian-2") == "9.2p1"
 
 
 def test_the_machine_is_described() -> None:

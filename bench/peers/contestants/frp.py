@@ -80,6 +80,7 @@ class Frp(Contestant):
             vhost = f"vhostHTTPSPort = {port}"
         server = SERVER.format(near=site.near, between=between, vhost=vhost)
         self._start(processes, "frps", server)
+        processes.until_listening(between)  # an agent whose first login fails ends
         for number, domain in enumerate(site.hosts() or ["127.0.0.1"]):
             agent = AGENT.format(
                 near=site.near,

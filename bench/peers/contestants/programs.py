@@ -33,8 +33,13 @@ def ask_version(program: Path | None, *arguments: str) -> str:
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    found = re.search(r"\d+\.\d+(\.\d+)?(-dev\d+|p\d+)?", answer.stdout + answer.stderr)
-    return found[0] if found else ""
+    return version_in(answer.stdout + answer.stderr)
+
+
+def version_in(text: str) -> str:
+    """Behind "Version:" where there is that, else the first that looks like one; no part of a time of day."""
+    found = re.search(r"(?:Version:\s+|(?<![\d:.]))(\d+\.\d+(?:\.\d+)?(?:-dev\d+|p\d+)?)", text)
+    return found[1] if found else ""
 
 
 def as_numbers(version: str) -> tuple[int, ...]:
