@@ -203,8 +203,6 @@ cdef class Client(TimedExchange):
 
     cdef void await_request(self) noexcept:
         self.rested = self.tls is None or self.settings.idle_timeout <= REST_MS
-        if not self.rested:
-            self.tls.keep()       # it is an active one
         self.reactor.arm(self, self.settings.idle_timeout if self.rested else <uint64_t>REST_MS)
 
     cdef bint rest(self) noexcept:

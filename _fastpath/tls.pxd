@@ -28,7 +28,6 @@ cdef class TlsLayer:
     cdef readonly bint established
     cdef readonly bint failed
     cdef bint ended               # our close_notify was written
-    cdef bint keeps               # OpenSSL keeps its buffer for reading between records
     cdef readonly str reason      # why it failed, for people
 
     # Ciphertext that came from the peer. 0, or TLS_FAILED (no memory).
@@ -45,10 +44,8 @@ cdef class TlsLayer:
     cdef Py_ssize_t read(self, void* data, size_t size) noexcept
     # Whether `read` would find nothing: all that was fed has been read. False where that is not known.
     cdef bint emptied(self) noexcept
-    # Gives the memory BIOs, and what was kept, back until there is something to read or write again. False: not now.
+    # Gives the memory BIOs back until there is something to read or write again. False: not now.
     cdef bint rest(self) noexcept
-    # After the handshake: have a buffer of 16 KiB for reading until the next rest, in place of one that is made for each record.
-    cdef void keep(self) noexcept
     # Encrypts all of it. 0, or TLS_FAILED.
     cdef int write(self, const void* data, size_t size) noexcept
     cdef void end(self) noexcept  # writes close_notify, once

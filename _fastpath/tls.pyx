@@ -19,7 +19,6 @@ cdef enum:
     ERROR_WANT_READ = 2
     ERROR_WANT_WRITE = 3
     ERROR_ZERO_RETURN = 6
-    RELEASE_BUFFERS = 0x10        # SSL_MODE_RELEASE_BUFFERS
 
 ctypedef int (*SslFunction)(void* ssl) noexcept
 ctypedef int (*ReadFunction)(void* ssl, void* data, int size) noexcept
@@ -32,7 +31,6 @@ ctypedef void* (*NewFunction)(const void* method) noexcept
 ctypedef const void* (*MethodFunction)() noexcept
 ctypedef int (*FreeFunction)(void* bio) noexcept
 ctypedef long (*MemoryFunction)(void* bio, char** data) noexcept
-ctypedef long (*ModeFunction)(void* ssl, long mode) noexcept
 
 cdef SslFunction ssl_do_handshake = NULL
 cdef SslFunction ssl_shutdown = NULL
@@ -49,8 +47,6 @@ cdef SetBioFunction ssl_set_bio = NULL
 cdef NewFunction bio_new = NULL
 cdef MethodFunction bio_s_mem = NULL
 cdef FreeFunction bio_free = NULL
-cdef ModeFunction ssl_set_mode = NULL
-cdef ModeFunction ssl_clear_mode = NULL
 cdef uint64_t cleared = 0         # the turn in which the error queue was last seen to be empty
 
 
@@ -62,7 +58,7 @@ cdef size_t address(str name) except 0:
 
 cdef bint find_functions() except -1:
     global ssl_do_handshake, ssl_shutdown, ssl_session_reused, ssl_read, ssl_write, ssl_get_error, err_clear_error, bio_read, bio_write
-    global ssl_pending, bio_get_mem_data, ssl_set_bio, bio_new, bio_s_mem, bio_free, ssl_set_mode, ssl_clear_mode
+    global ssl_pending, bio_get_mem_data, ssl_set_bio, bio_new, bio_s_mem, bio_free
     if os.environ.get("BROKER_TLS") == "methods":
         return False
     try:
@@ -81,8 +77,6 @@ cdef bint find_functions() except -1:
         bio_new = <NewFunction>address("BIO_new")
         bio_s_mem = <MethodFunction>address("BIO_s_mem")
         bio_free = <FreeFunction>address("BIO_free")
-        ssl_set_mode = <ModeFunction>address("SSL_set_mode")
-        ssl_clear_mode = <ModeFunction>address("SSL_clear_mode")
         # The names that a Connection keeps its pointers under are its own affair: see that they are there.
         probe = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
         return all(pointer_of(each) for each in (probe._ssl, probe._into_ssl, probe._from_ssl))
@@ -205,13 +199,6 @@ cdef class TlsLayer:
         self.established = True
         return 1
 
-    cdef void keep(self) noexcept:
-        if is_direct and not self.keeps:
-            self.keeps = True
-            # The second call hands the mode on to what reads records: the first one does not.
-            ssl_clear_mode(self.ssl, RELEASE_BUFFERS)
-            ssl_set_mode(self.ssl, 0)
-
     cdef bint resumed(self) noexcept:
         return is_direct and ssl_session_reused(self.ssl) == 1
 
@@ -247,22 +234,10 @@ cdef class TlsLayer:
         return is_direct and ssl_pending(self.ssl) == 0 and bio_get_mem_data(self.inbound, NULL) == 0
 
     cdef bint rest(self) noexcept:
-        cdef char nothing
-        cdef int count
         if not self.established or self.failed or self.inbound == NULL or not self.emptied():
             return False
         if bio_get_mem_data(self.outbound, NULL) != 0:
             return False
-        if self.keeps:
-            # It is given back by the read that finds nothing.
-            self.keeps = False
-            ssl_set_mode(self.ssl, RELEASE_BUFFERS)
-            err_clear_error()
-            count = ssl_read(self.ssl, &nothing, 1)
-            if count > 0:
-                self.fail("bytes came from nowhere")
-            if count > 0 or self.understand(count) != TLS_MORE:
-                return False
         ssl_set_bio(self.ssl, NULL, NULL)
         self.inbound = self.outbound = NULL
         return True

@@ -103,7 +103,6 @@ cdef class Tunnel(SessionOwner):
         if tls is not None:
             self.tls = TlsLayer(tls)
             self.tls.established = True
-            self.tls.keep()
         self.routes = routes
         self.relay = relay
         self.meters = meters

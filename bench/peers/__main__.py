@@ -93,8 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     results = _prepare(run, skipped)
     if options.add and options.json.exists():
         results = Results.load(options.json).joined(results)
-        again = {load.name for load in run.scenarios}
-        results.measurements = [each for each in results.measurements if each.scenario not in again]
+        again = {(load.name, each.name) for load in run.scenarios for each in run.contestants}
+        kept = [each for each in results.measurements if (each.scenario, each.contestant) not in again]
+        results.measurements = kept
     _execute(run, results, console, options)
     return 0
 
