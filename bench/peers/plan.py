@@ -22,6 +22,7 @@ TLS = (
 ALL = f"{PLAIN},ours-no-log,ours-2-workers,{TLS}"
 OUTSIDE = "ours-tls,haproxy-tls,nginx-tls,rhttp-tls"
 FAR = "ours,ours-tunnel-tls,rhttp,rhttp-tunnel-tls,frp-http,rathole,chisel"
+PACED = "direct,ours,haproxy,rhttp,frp-http,rathole"
 CHOICE = "ours,rhttp,frp-http-plain,frp-http"
 
 # Who takes part, and in how many rounds.
@@ -36,6 +37,7 @@ PLAN = {
     "upload": (PLAIN, 2),
     "idle5000": (f"{PLAIN},{TLS}", 1),
     "beside": (PLAIN, 2),
+    "beside-paced": (PACED, 2),
     "rate20000": (PLAIN, 2),
     "heads": (f"{PLAIN},{OUTSIDE}", 2),
     "c1024": (PLAIN, 2),
@@ -45,7 +47,7 @@ PLAN = {
     "far-download": (FAR, 1),
     "far-upload": (FAR, 1),
     "stalled": (PLAIN, 1),
-    "idle20000": (PLAIN, 1),
+    "idle20000": (f"{PLAIN},ours-2-workers", 1),
 }
 
 
