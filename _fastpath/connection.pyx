@@ -5,15 +5,11 @@ from libc.stdint cimport uint8_t, uint16_t
 cimport cython
 from _fastpath cimport net
 from _fastpath.address cimport ADDRESS_SIZE, read_address, write_address
-from _fastpath.crowd cimport CROWD_NOWHERE, Crowd
+from _fastpath.crowd cimport CROWD_NOWHERE, own_crowd
 from _fastpath.end cimport CODE_BAD_REQUEST, CODE_FORBIDDEN, CODE_OVERLOADED
 from _fastpath.net cimport errno
 from _fastpath.proxy cimport MAX_PROXY, PROXY_MORE, ProxyHeader, scan_proxy
 from _fastpath.tls cimport TLS_MORE, TlsLayer
-
-import os
-
-from _fastpath.crowd import KEY_SIZE, crowd_size
 
 cdef enum:
     FIRST_READ = 4096             # holds every usual ClientHello, and every PROXY header
@@ -84,7 +80,7 @@ cdef class Port(Pollable):
     cdef bint admit_address(self, Connection connection) noexcept:
         try:
             if self.crowd is None:
-                self.crowd = Crowd(bytearray(crowd_size(1)), os.urandom(KEY_SIZE))
+                self.crowd = own_crowd()
         except Exception:
             return False
         connection.place = self.crowd.enter(connection.address, connection.address_size)

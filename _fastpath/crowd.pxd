@@ -26,3 +26,7 @@ cdef class Crowd:
     cdef uint32_t count(self, int32_t place) noexcept
     # --- inside only ---
     cdef int32_t find(self, uint64_t tag) noexcept
+
+
+# That of a process which is the only one. Raises MemoryError.
+cdef Crowd own_crowd()

@@ -6,6 +6,8 @@ from libc.string cimport memcpy
 cimport cython
 from _fastpath.siphash cimport siphash
 
+import os
+
 cdef extern from *:
     """
     #include <stdint.h>
@@ -124,3 +126,7 @@ cdef class Crowd:
     def total(self, place: int) -> int:
         """Connections that hold a place."""
         return self.count(place)
+
+
+cdef Crowd own_crowd():
+    return Crowd(bytearray(crowd_size(1)), os.urandom(KEY_SIZE))

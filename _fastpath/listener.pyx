@@ -99,23 +99,30 @@ cdef class Listener(Port):
         """Let requests wait there whose service is not known (None: they are answered at once)."""
         self.lobby = lobby
 
-    def set_gate(self, Gate gate, certify, int cert_fields) -> None:
+    def set_gate(self, Gate gate, certify, int cert_fields, revoked=None) -> None:
         """Ask this of requests that begin from now on (None: nothing), and cut those whose sender has lost the right to them.
 
         `certify` (None: certificates are of no interest) makes the ClientCertificate of a connection that has shaken hands;
-        `cert_fields`: the fields that tell services of it.
+        `cert_fields`: the fields that tell services of it. `revoked` (None: none is) says of a chain whether it is good no more:
+        its connections are cut, too.
         """
         cdef PyObject* item = self.first
         cdef Connection connection
+        cdef Client client
+        cdef bint gone
         self.gate = gate
         self.certify = certify
         self.cert_fields = <uint8_t>cert_fields
         while item != NULL:
             connection = <Connection>item
             item = connection.next_connection
-            if isinstance(connection, Client) and not (<Client>connection).may_go_on():
-                (<Client>connection).failure = CODE_FORBIDDEN
-                connection.reset_hard()
+            if not isinstance(connection, Client):
+                continue
+            client = <Client>connection
+            gone = revoked is not None and client.certificate is not None and revoked(client.certificate.chain)
+            if gone or not client.may_go_on():
+                client.failure = CODE_FORBIDDEN
+                client.reset_hard()
         uncork()
 
     def set_headcount(self, Headcount headcount) -> None:

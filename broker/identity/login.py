@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from broker.identity.certificates import Chain, describe
@@ -43,6 +43,10 @@ class Denied(Exception):
 
 def log_in(users: Users, wants: Wants, shown: Evidence) -> Principal:
     """Raises Denied."""
+    return replace(_who(users, wants, shown), shown=shown.chain)
+
+
+def _who(users: Users, wants: Wants, shown: Evidence) -> Principal:
     anonymous = users.anonymous()
     if anonymous is not None:
         return anonymous

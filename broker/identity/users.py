@@ -13,7 +13,7 @@ import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broker.config.model import Match, PasswordHash, Rights, Secret, User
 from broker.config.passwords import LOG_N, P, R, verify_password
@@ -51,6 +51,7 @@ class Principal:
     rights: Rights
     credential: bytes = field(default=b"", repr=False)  # the digest of a token
     chain: Chain = field(default=(), repr=False)  # a certificate with its chain, in DER form
+    shown: Chain = field(default=(), repr=False)  # that of its connection, whether it proved anything or not
     password: PasswordHash | None = field(default=None, repr=False)
 
 
@@ -157,7 +158,7 @@ class Users:
     def renew(self, principal: Principal) -> Principal | None:
         """The same principal with the rights of today; None where a credential is good no more."""
         if self.is_open:
-            return self.anonymous() if principal.name == ANONYMOUS else None
+            return principal if principal.name == ANONYMOUS else None
         user = self._by_name.get(principal.name)
         if user is None or not (principal.credential or principal.chain or principal.password):
             return None
@@ -167,4 +168,4 @@ class Users:
             return None
         if principal.password is not None and principal.password not in user.passwords:
             return None
-        return Principal(user.name, user.rights, principal.credential, principal.chain, principal.password)
+        return replace(principal, rights=user.rights)

@@ -166,6 +166,8 @@ class Crew:
         log.error("worker %d (process %d) has ended; another one starts", place.index, place.pid)
         place.restarts += 1
         await asyncio.sleep(pause_s)
+        if not self._replacing:  # the node has begun to end meanwhile
+            return
         try:
             await self._bring_up(place)
         except (RunError, ChannelLost) as error:

@@ -148,6 +148,8 @@ class Worker:
 
     def _on_message(self, message: Message, sockets: list[socket.socket], blob: bytes) -> None:
         what = message["do"]
+        if what in ("drain", "stop") and not self._started.is_set():
+            os._exit(EXIT_DONE)  # the node ends while this worker begins: there is nothing to end in order
         if what in ("start", "prepare", "commit", "drop", "status", "redial", "known", "ping"):
             task = asyncio.get_running_loop().create_task(self._answer(message, blob), name=what)
             self._tasks.add(task)
@@ -229,7 +231,11 @@ class Worker:
 
     async def _prepare(self, message: Message, blob: bytes) -> Message:
         config = self._take(message, blob)
-        self._node.parts.inherited = self._inherited()
+        inherited = self._inherited()
+        if self._node.leaving:  # it has given its ports away; whoever replaces it gets the new configuration
+            inherited.close_rest()
+            return {}
+        self._node.parts.inherited = inherited
         records = self._node.recorder.prepare(config)
         try:
             self._plan = self._node.parts.plan(config)
@@ -242,7 +248,10 @@ class Worker:
 
     async def _commit(self, _message: Message, _blob: bytes) -> Message:
         plan, self._plan = self._plan, None
-        if plan is not None:
+        if plan is not None and self._node.leaving:
+            plan.drop()
+            self._records.discard()
+        elif plan is not None:
             await self._node.become(plan, self._records)
         return {}
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from OpenSSL import SSL
 
 from broker.config.model import Config, ExternalPort, RegistrationPort
+from broker.identity.certificates import Chain, is_revoked
 from broker.observe.limited import Limiter
-from broker.tls.files import Expiry
+from broker.tls.files import Expiry, read_crls
 from broker.tls.server import ServerContexts
 from broker.tls.settings import ServerTls
 from broker.tls.stream import in_words
 from broker.tls.tickets import digest_of, is_assigned, take
 
 log = logging.getLogger("broker.ports")
+
+
+def revocations(settings: ServerTls | None) -> Callable[[Chain], bool] | None:
+    """Whether a chain is good no more, by the port's lists as they are now; None where it has none."""
+    lists = [each for path in (settings.client_crl if settings else ()) for each in read_crls(path)]
+    return (lambda chain: is_revoked(chain, lists)) if lists else None
 
 
 class PortTls:

@@ -17,7 +17,7 @@ from _fastpath.route import RouteTable
 from broker.config import model
 from broker.identity.gates import Gates
 from broker.identity.shown import FIELDS, certify
-from broker.ports.certificates import PortTls, tls_of
+from broker.ports.certificates import PortTls, revocations, tls_of
 from broker.ports.sockets import bound_url
 from broker.services.compiled import admission_of, networks_of, settings_of
 from broker.services.local import LocalServices
@@ -98,9 +98,10 @@ class ExternalPort:
         trusted = networks_of(self.config.trusted_proxies)
         fields = sum(FIELDS[name] for name in self.config.client_cert_fields)
         asks = self.config.tls is not None and self.config.tls.client_mode != "none"
+        revoked = revocations(self.config.tls)
         for listener in self._listeners:
             listener.set_addresses(admission, trusted, self.config.proxy_protocol)
-            listener.set_gate(gates.gate(self.config.auth), certify if asks else None, fields)
+            listener.set_gate(gates.gate(self.config.auth), certify if asks else None, fields, revoked)
 
     def set_delegated(self, table: RouteTable) -> None:
         self._delegated = table

@@ -24,16 +24,14 @@ from _fastpath.reactor import Reactor
 from _fastpath.route import RouteTable
 from _fastpath.tunnel import Tunnel
 from broker.config import model
-from broker.identity.certificates import is_revoked
 from broker.identity.proof import NONCE, NONCE_SIZE, Binding, exporter_of
 from broker.observe.limited import Limiter
-from broker.ports.certificates import tls_of
+from broker.ports.certificates import revocations, tls_of
 from broker.ports.login import Login
 from broker.ports.penalties import Kind, Penalties
 from broker.ports.sockets import bound_url
 from broker.ports.strangers import Strangers
 from broker.services.compiled import admission_of, networks_of
-from broker.tls.files import read_crls
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tunnel.dialler import host_of
 from broker.tunnel.handshake import (
@@ -62,7 +60,7 @@ SPREAD_PER_TUNNEL_MS = 2
 SPREAD_MS = (250, 5000)
 NO_ROUTES = RouteTable([])  # agents open no streams
 CODE_FORBIDDEN = 8  # end.pxd
-NOT_ALLOWED = Refusal(403, "forbidden", "This address is not allowed at this registration port.")
+FORBIDDEN = "forbidden"
 TLS_ACCESS_DENIED = (
     b"\x15\x03\x01\x00\x02\x02\x31"  # a fatal alert, in clear before a handshake (RFC 8446, 6)
 )
@@ -94,6 +92,11 @@ def punished(port: str, network: str, wait_s: float) -> str:
 
 def turned_away(wait_s: float) -> Refusal:
     return Refusal(429, "rate-limited", "Too many logins from this address have failed.", int(wait_s) + 1)
+
+
+def not_allowed() -> Refusal:
+    # A new one each time: one that is raised again and again keeps the frames of all that it ended.
+    return Refusal(403, FORBIDDEN, "This address is not allowed at this registration port.")
 
 
 class RegistrationPort:
@@ -150,11 +153,11 @@ class RegistrationPort:
         self.settings = settings
         self._admission = admission_of(config.addresses)
         self._proxies = networks_of(config.trusted_proxies)
-        lists = [each for path in (config.tls.client_crl if config.tls else ()) for each in read_crls(path)]
+        revoked = revocations(config.tls)
         for member in self.registry.members():
             if not self._admits(host_of(member.address)):
                 member.link.close(CODE_FORBIDDEN, "this address is not allowed at the registration port")
-            elif is_revoked(member.principal.chain, lists):
+            elif revoked is not None and revoked(member.principal.shown):
                 member.link.close(CODE_FORBIDDEN, "its certificate was revoked")
 
     # --- accepting ------------------------------------------------------------------------------
@@ -235,11 +238,11 @@ class RegistrationPort:
         """Told why where that would be understood, unless it takes a place from those that may log in."""
         if self.tls is None and len(self._strangers) < MAX_TOLD:
             self._begin(login)
-            self._refuse(login, NOT_ALLOWED)
+            self._refuse(login, not_allowed())
             return
-        self.refusals[NOT_ALLOWED.code] += 1
+        self.refusals[FORBIDDEN] += 1
         self._warn(
-            (login.host, NOT_ALLOWED.code),
+            (login.host, FORBIDDEN),
             f"registration port {self.name} closed a connection from {login.address}: not an allowed address",
         )
         login.sock.close()
@@ -349,7 +352,7 @@ class RegistrationPort:
             self.turned_away += 1
             raise turned_away(wait)
         if not self._admits(login.host):
-            raise NOT_ALLOWED
+            raise not_allowed()
 
     def _decrypt(self, login: Login, chunk: bytes) -> bytes:
         """The plaintext that has come; b"" where there is none (yet), or the connection was dropped."""

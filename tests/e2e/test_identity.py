@@ -143,13 +143,19 @@ def test_a_reload_takes_a_certificate_away(world: World, authority: Authority, n
     refused_with(agent, "403 forbidden", "belongs to no user")
 
 
-def test_a_revoked_certificate_ends_its_tunnel(world: World, authority: Authority, node_files: Files) -> None:
+@pytest.mark.parametrize("by", ["certificate", "token"])
+def test_a_revoked_certificate_ends_its_tunnel(
+    world: World, authority: Authority, node_files: Files, by: str
+) -> None:
+    """Also that of an agent which a token has proven, beside it."""
     gone, stays = (authority.issue(subject=f"orders-{number}", days=90) for number in (1, 2))
     named = {"ca": str(authority.ca), "subject": "orders-*"}
-    node = tls_node(world, authority, node_files, [user(certificates=[named])], mode="require")
-    lost = agent_of(world, node, authority, gone)
+    known = user(certificates=[named]) if by == "certificate" else user(tokens=[HASH])
+    node = tls_node(world, authority, node_files, [known], mode="require")
+    more = {"token_file": token_file(world)} if by == "token" else {}
+    lost = agent_of(world, node, authority, gone, **more)
     lost.wait_ready()
-    agent_of(world, node, authority, stays).wait_ready()
+    agent_of(world, node, authority, stays, **more).wait_ready()
     registered(node, "orders", "orders")
     port = node.config["registration"][0]
     port["tls"]["client"]["crl"] = [str(authority.crl(gone))]

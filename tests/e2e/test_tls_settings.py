@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.ocsp import OCSPCertStatus
 
 from tests.harness.certificates import Authority, Files
+from tests.harness.client import RawClient
+from tests.harness.message import Closed
 from tests.harness.nodes import Agent, DmzNode, Snippet, World, everything, loopback
 from tests.harness.process import environment, run_broker
 from tests.harness.waiting import wait_until
@@ -192,8 +195,20 @@ def test_revoked_clients(world: World, authority: Authority, shop: Files, tmp_pa
 
     assert [taken(alice), taken(bob), taken(carol)] == [True, False, True]
     node.process.wait_for_line(r"TLS with 127.0.0.1 failed: the certificate has been revoked \(bob\)")
-    authority.crl(bob, alice, name="first.crl")
-    assert node.admin_post("/reload").status == 200
+
+    def stays(files: Files) -> RawClient:
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        context.load_cert_chain(files.cert, files.key)
+        client = RawClient(node.external, NAME, tls=context)
+        assert client.request().status == 404
+        return client
+
+    with stays(alice) as revoked, stays(carol) as good:
+        authority.crl(bob, alice, name="first.crl")
+        assert node.admin_post("/reload").status == 200
+        with pytest.raises((OSError, Closed)):
+            revoked.request()
+        assert good.request().status == 404
     assert [taken(alice), taken(bob), taken(carol)] == [False, False, True]
 
 

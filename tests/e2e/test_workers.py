@@ -167,6 +167,7 @@ def test_the_limit_per_address_holds_for_all_workers_together(world: World) -> N
         return found
 
     wait_equal(lambda: sorted(statuses(12)), [200] * 4 + [503] * 8, "four of twelve")
+    wait_equal(lambda: dmz.status()["external"][0]["connections"], 0, "they have gone")
     kept = [dmz.client() for _ in range(4)]
     assert [client.request().status for client in kept] == [200] * 4
     other = socket.create_connection(dmz.external, source_address=("127.0.0.9", 0))
@@ -299,6 +300,34 @@ def test_reload_is_all_or_nothing(world: World) -> None:
     status = pair.dmz.status()
     assert [port["name"] for port in status["external"]] == ["web"]
     assert status["reloads"] == {"ok": 2, "failed": 1}
+
+
+def test_a_reload_while_a_worker_drains(world: World) -> None:
+    """It has given its ports away already, and takes no part; its request ends."""
+    gate = threading.Event()
+    origin = world.origin()
+
+    def slow(connection: Connection, _head: Head) -> None:
+        connection.wait(gate)
+        connection.answer(200, b"done")
+
+    target = origin.on("/slow", slow)
+    dmz = world.dmz({**TWO, "services": [everything(origin)]})
+    with dmz.client() as client:
+        client.send_request(target=target)
+        wait_until(lambda: origin.received(b"/slow"), "the request is under way")
+        before = pids(dmz)
+        for pid in before:
+            os.kill(pid, signal.SIGTERM)
+        dmz.process.wait_for_line("draining: SIGTERM")
+        wait_until(lambda: len([pid for pid in before if gone(pid)]) == 1, "one has nothing to do and ends")
+        dmz.write({**dmz.config, "limits": {"uri": 100}})
+        answer = dmz.admin_post("/reload")
+        assert answer.status == 200, answer.body
+        gate.set()
+        assert client.read_response().body == b"done"
+    wait_until(lambda: all(gone(pid) for pid in before), "both are others")
+    wait_equal(lambda: dmz.fetch("/" + "u" * 200).status, 414, "all workers have read it")
 
 
 def test_drain_waits_for_what_runs_in_any_worker(world: World) -> None:

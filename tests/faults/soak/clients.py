@@ -126,7 +126,10 @@ class Clients:
         self.counts["bulk"] += 1
 
     def _upload(self) -> None:
-        """A PUT that is too large to be sent again: it succeeds, or is told that it may have been sent."""
+        """A PUT that is too large to be kept, and so to be sent again.
+
+        It succeeds, or is told that it may have been sent, or that nobody has got it and when to ask again.
+        """
         number = next(self._numbers)
         with self._client() as client:
             try:
@@ -136,7 +139,7 @@ class Clients:
                 return
         if answer.status == 200:
             self.counts["uploads"] += 1
-        elif answer.headers.get("Broker-Error") == "tunnel-lost":
+        elif answer.headers.get("Broker-Error") == "tunnel-lost" or told_to_ask_again(answer):
             self.counts["unsure"] += 1
         else:
             self._bad("failed", f"upload: {answer.status} {answer.body[:150]!r}")
@@ -180,3 +183,13 @@ class Clients:
         except (OSError, WebSocketException, TimeoutError, EOFError):
             self.counts["ended"] += 1
             time.sleep(0.2)
+
+
+def told_to_ask_again(answer: Response) -> bool:
+    """Nobody has got it, and it says so."""
+    told = answer.headers
+    return (answer.status, told.get("Broker-Error"), told.get("Broker-Delivery")) == (
+        503,
+        "no-agent",
+        "never-sent",
+    ) and "Retry-After" in told
