@@ -100,14 +100,18 @@ def main() -> int:
         return 1
     counted = Budget(made_with(), count(options.parts or list(PARTS)))
     if options.record:
-        counted.save(options.budget)
+        known = Budget.load(options.budget).instructions if options.budget.exists() else {}
+        Budget(counted.made_with, known | counted.instructions).save(options.budget)
     budget = Budget.load(options.budget)
     if budget.made_with != counted.made_with:
         print(f"recorded with {budget.made_with}")
-        print(f"counted with  {counted.made_with}: only what is far above is a problem")
+        print(f"counted with  {counted.made_with}: told, not judged; record it anew")
     verdicts = judge(budget, counted)
     show(verdicts)
-    return int(any(each.problem for each in verdicts))
+    problems = any(each.problem for each in verdicts)
+    if problems:
+        print("where that is meant: scripts/bench instructions --record, in the commit that changes it")
+    return int(problems)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,8 @@ def _execute(run: Run, results: Results, console: Console, options: argparse.Nam
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=run.measurements())
         execute(run, take)
+    if options.json:
+        results.save(options.json)  # where everybody was skipped, that is what is to be kept
     output = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 220)
     for scenario in (load.name for load in run.scenarios):
         output.print(_rich(scenario_table(results, scenario, options.base)))

@@ -35,13 +35,11 @@ def test_more_and_less_than_recorded(counted: int, problem: str | None) -> None:
     assert verdict.change == pytest.approx(counted / 100 - 1)
 
 
-@pytest.mark.parametrize(
-    ("counted", "problem"), [(60, None), (125, None), (126, "takes more than is recorded")]
-)
-def test_another_compiler_only_fails_by_much(counted: int, problem: str | None) -> None:
+@pytest.mark.parametrize("counted", [60, 200])
+def test_another_compiler_is_told_and_not_judged(counted: int) -> None:
     elsewhere = replace(budget(scan=100), made_with={"compiler": "cc 2", "python": "3"})
     [verdict] = judge(elsewhere, budget(scan=counted))
-    assert verdict.problem == problem
+    assert verdict.problem is None
 
 
 def test_a_part_without_a_budget_fails() -> None:

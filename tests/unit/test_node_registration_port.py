@@ -1,18 +1,21 @@
 """The registration port on real sockets: logins, refusals, and strangers that mean no good."""
 
 import asyncio
+import gc
 import json
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 
 from _fastpath.http1 import parse_response
-from broker.config.model import Limits, Match, Penalties, Strangers, Timeouts
+from broker.config.model import Addresses, Limits, Match, Penalties, Strangers, Timeouts
 from broker.config.model import RegistrationPort as PortConfig
 from broker.ports import registration as port_module
+from broker.ports.login import Login
 from broker.ports.registration import LoginSettings, RegistrationPort, spread_ms
 from broker.ports.sockets import bind, close_all
 from broker.tunnel.handshake import Registration, read_answer, registration_bytes
@@ -79,9 +82,10 @@ def with_port(
     loop: str = "uvloop",
     deadline_s: float = 10.0,
     users: list | None = None,
+    base: PortConfig = CONFIG,
     **strangers: Any,
 ) -> None:
-    config = replace(CONFIG, strangers=Strangers(**strangers))
+    config = replace(base, strangers=Strangers(**strangers))
 
     async def main() -> None:
         rig = Rig(deadline_s, users, config)
@@ -133,6 +137,25 @@ def test_a_login_may_come_in_single_bytes_and_bring_frames_along():
         await until(lambda: rig.registry.hosts() == {"y.example"})
 
     with_port(test)
+
+
+def test_denied_logins_are_not_kept():
+    """Whom a trusted proxy speaks for: nothing is left of those that may not log in."""
+    here, nobody = (IPv4Network(each) for each in ("127.0.0.1/32", "0.0.0.0/0"))
+    denied = Addresses(allow=(IPv4Network("192.0.2.1/32"),), deny=(nobody,))
+    config = replace(CONFIG, trusted_proxies=(here,), proxy_protocol=True, addresses=denied)
+
+    async def test(rig: Rig) -> None:
+        data, _ = registration_bytes(registration("a", 1, 0, "x.example"), "dmz")
+        for _ in range(20):
+            reader, writer = await rig.connect(b"PROXY TCP4 203.0.113.1 127.0.0.1 5 6\r\n" + data)
+            assert (await answer_of(reader))[0] == 403
+            writer.close()
+        await until(lambda: rig.port.logins == 0)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Login)]
+
+    with_port(test, base=config)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
