@@ -9,7 +9,8 @@ from collections import Counter
 
 from tests.faults.proxy import FaultProxy
 from tests.faults.soak.clients import Outages
-from tests.harness.nodes import Agent, DmzNode
+from tests.harness.message import Closed
+from tests.harness.nodes import Agent, DmzNode, Node
 from tests.harness.process import family, rss
 from tests.harness.waiting import wait_until
 
@@ -190,7 +191,7 @@ class Chaos:
         assert answer.status == 200, f"{node.name}: {answer.body!r}"
         self._leaving.add(before)
         self._pids[node.name] = wait_until(
-            lambda: (pid := node.status()["pid"]) != before and pid, f"{node.name} is another process"
+            lambda: (pid := _pid_of(node)) != before and pid, f"{node.name} is another process"
         )
 
     def _reload(self, node: DmzNode | Agent, config: dict[str, object]) -> None:
@@ -214,3 +215,11 @@ def gone(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def _pid_of(node: Node) -> int | None:
+    """Who answers at the admin port; nobody, just when it changes hands."""
+    try:
+        return int(node.status()["pid"])
+    except (OSError, Closed):
+        return None
