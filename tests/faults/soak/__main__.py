@@ -68,12 +68,16 @@ def soak(world: World, seconds: float, workers: int, seed: int) -> int:
     clients = Clients(dmz, outages)
     began = told = time.monotonic()
     rss = dmz.process.rss()
-    while time.monotonic() - began < seconds and not clients.problems:
-        chaos.one()
-        chaos.pause(0.2, 2)
-        if time.monotonic() - told > TELL_S:
-            told = time.monotonic()
-            print(f"{told - began:5.0f} s  {dict(clients.counts)}", flush=True)
+    try:
+        while time.monotonic() - began < seconds and not clients.problems:
+            chaos.one()
+            chaos.pause(0.2, 2)
+            if time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                print(f"{told - began:5.0f} s  {dict(clients.counts)}", flush=True)
+    except BaseException:
+        chaos.discard()
+        raise
     clients.end()
     grown = (rss, chaos.memory())
     chaos.end()

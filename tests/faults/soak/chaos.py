@@ -45,6 +45,12 @@ class Chaos:
     def pause(self, least: float, most: float) -> None:
         time.sleep(self.random.uniform(least, most))
 
+    def discard(self) -> None:
+        """Whoever has taken over is no child of this process: nobody else would end it."""
+        for first in {*self._pids.values(), *self._leaving}:
+            for pid in family(first):
+                send(pid, signal.SIGKILL)
+
     def end(self) -> None:
         """Every process that is left, in order, whoever has started it."""
         for proxy in self.proxies:
