@@ -59,7 +59,7 @@ def with_net(test: Callable[[Net, Uplink], Awaitable[None]], tunnels: int, *host
         finally:
             await uplink.stop()
             for dmz in net.nodes.values():
-                dmz.close()
+                await dmz.close()
             reactor.close()
 
     run(main(), "asyncio")
@@ -172,7 +172,7 @@ def test_the_other_family_is_tried_when_the_first_is_gone():
         except OSError:
             pytest.skip("this machine has no IPv6")
         first = net.nodes["127.0.0.1"]
-        first.close()
+        await first.close()
         await until(lambda: up(uplink) == {"::1": 1})
 
     with_net(test, 1, "127.0.0.1")
