@@ -77,7 +77,7 @@ def make_context(
     # Tickets resume sessions without memory of ours; sessions of other ports are not taken.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(f"broker {name}".encode()[:32])
-    if not settings.tickets:
+    if not settings.resumes:
         context.set_options(SSL.OP_NO_TICKET)
     context.set_alpn_select_callback(choose_protocol)
     set_ciphers(context, settings.ciphers)

@@ -29,10 +29,15 @@ class ServerTls:
     groups: str | None = None
     """Of the key exchange, in OpenSSL's words; None: `profile.GROUPS`."""
     tickets: bool = True
-    """Whether sessions can be resumed."""
+    """Whether sessions may be resumed; where clients are asked for certificates they never are."""
     client_mode: Literal["none", "request", "require"] = "none"
     client_ca: Path | None = None
     client_crl: tuple[Path, ...] = ()
+
+    @property
+    def resumes(self) -> bool:
+        """A resumed session brings the client's certificate without the chain, by which rules for a CA go."""
+        return self.tickets and self.client_mode == "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ def show_server(settings: ServerTls) -> dict[str, Any]:
         "min_version": settings.min_version,
         "ciphers": settings.ciphers or INTERMEDIATE,
         "groups": settings.groups or ":".join(GROUPS),
-        "tickets": settings.tickets,
+        "tickets": settings.resumes,
         "client": client,
     }
 

@@ -56,7 +56,7 @@ class StandardTls:
 def _server_context(settings: ServerTls, certificate: Certificate) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[settings.min_version]
-    context.options |= OPTIONS | (0 if settings.tickets else ssl.OP_NO_TICKET)
+    context.options |= OPTIONS | (0 if settings.resumes else ssl.OP_NO_TICKET)
     context.set_alpn_protocols([PROTOCOL.decode()])
     try:
         context.set_ciphers(settings.ciphers or INTERMEDIATE)

@@ -9,6 +9,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from broker.config.model import Secret
 from broker.config.passwords import format_password_hash, hash_password
 from tests.harness.certificates import Authority, Files
 from tests.harness.client import RawClient, chunked, connect, request_head
-from tests.harness.message import Headers, Reader, Response
+from tests.harness.message import Headers, Reader, Response, read_response
 from tests.harness.nodes import Pair, Snippet, World, everything, loopback
 from tests.harness.origin import Connection
 from tests.harness.waiting import wait_until
@@ -413,6 +414,40 @@ def test_certificates_of_users(world: World, authority: Authority) -> None:
         assert code(nobody.request(fields=FORGED)) == (401, "unauthenticated")
         headers = told(nobody.request(fields=[*FORGED, bearer("alice")]))
         assert values(headers, "Client-Cert") == values(headers, "X-Forwarded-Client-Cert") == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_comes_again_is_known_again(world: World, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """By a rule for a root, with a certificate of an intermediate CA; it offers its last session."""
+    root = Authority(tmp_path, "root")
+    below = Authority(tmp_path, "below", root)
+    tls = {
+        "certificates": [root.issue("localhost").snippet()],
+        "client": {"mode": "require", "ca": str(root.ca)},
+    }
+    external = {"name": "web", "listen": loopback("https"), "tls": tls, "auth": "certificate"}
+    rule = {"ca": str(root.ca), "subject": "carol"}
+    node = world.dmz(
+        {
+            "external": [external],
+            "users": [{"name": "carol", "certificates": [rule], "may": {"call": ["*"]}}],
+            "services": [everything(world.origin())],
+        }
+    )
+    carol = below.issue(subject="carol")
+    context = ssl.create_default_context(cafile=str(root.ca))
+    context.load_cert_chain(carol.cert, carol.key)
+    context.minimum_version = context.maximum_version = version
+    session = None
+    for _ in range(3):
+        with (
+            connect(node.external) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as secure,
+        ):
+            secure.sendall(request_head("GET", "/", [("Host", "a")]))
+            headers = told(read_response(Reader(secure)))
+            assert values(headers, "Broker-User") == ["carol"]
+            session = secure.session
 
 
 def test_a_certificate_leaves_authorization_to_the_service(world: World, authority: Authority) -> None:

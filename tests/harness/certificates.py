@@ -30,19 +30,23 @@ class Files:
 
 
 class Authority:
-    """Issues certificates into a directory; `ca` is its own."""
+    """Issues certificates into a directory; `ca` is its own.
 
-    def __init__(self, directory: Path, name: str = "test CA") -> None:
+    `above`: the one that vouches for it; what it issues comes with its certificate.
+    """
+
+    def __init__(self, directory: Path, name: str = "test CA", above: Authority | None = None) -> None:
         self.directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._count = 0
-        self._certificate = self._sign(
+        self._certificate = (above or self)._sign(
             self._name,
             self._key,
-            [(x509.BasicConstraints(ca=True, path_length=0), True), (key_usage(ca=True), True)],
+            [(x509.BasicConstraints(ca=True, path_length=None), True), (key_usage(ca=True), True)],
             datetime.now(UTC) + 365 * DAY,
         )
+        self._between = [self._certificate] if above is not None else []
         self.ca = directory / f"{name.replace(' ', '-')}.pem"
         self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -71,7 +75,8 @@ class Authority:
         certificate = self._sign(common, key, extensions, datetime.now(UTC) + days * DAY, since)
         self._count += 1
         files = Files(self.directory / f"{self._count}.crt", self.directory / f"{self._count}.key")
-        files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        chain = [certificate, *self._between]
+        files.cert.write_bytes(b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain))
         files.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
