@@ -1,7 +1,7 @@
 """The admin port of a node that has one.
 
-What serves it is imported here and then: most agents have none, and it is a third of the time that they take
-to start and a fifth of their memory.
+What serves it is imported here and then: most agents have none, and it would be a quarter of the time that
+they take to start and a fifth of their memory.
 """
 
 from __future__ import annotations
