@@ -8,6 +8,7 @@ does, what is true of a moment does not.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def elementwise(values: Sequence[list[Any]]) -> list[Any]:
     return [sum(column) for column in zip(*values, strict=True)]
 
 
-class Part:
+class Part(ABC):
     """Something in a document. `null`: it may be null, which counts for nothing where values are merged."""
 
     def __init__(self, text: str, *, null: bool = False) -> None:
@@ -48,14 +49,14 @@ class Part:
     def remains(self, value: Any) -> Any:
         return None if value is None else self.rest(value)
 
-    def shape(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def shape(self) -> dict[str, Any]: ...
 
-    def join(self, values: Sequence[Any]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def join(self, values: Sequence[Any]) -> Any: ...
 
-    def rest(self, value: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def rest(self, value: Any) -> Any: ...
 
 
 class Plain(Part):
