@@ -32,6 +32,7 @@ cdef class Client(TimedExchange):
     cdef void send_request(self) noexcept
     cdef void next_request(self) noexcept
     cdef void await_request(self) noexcept
+    cdef void await_last_request(self) noexcept   # of a port that has stopped
     cdef bint rest(self) noexcept
     cdef bint may_retry(self, uint16_t code, uint8_t delivery) noexcept
     cdef void abandon(self, uint16_t code) noexcept

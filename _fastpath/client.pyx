@@ -92,10 +92,8 @@ cdef class Client(TimedExchange):
         self.linger()
 
     cdef void drain(self) noexcept:
-        # A request may be on its way: whoever sends one within the grace still gets an answer, and
-        # with it "Connection: close".
         if self.state == CLIENT_HEAD and self.stash_size == 0:
-            self.reactor.arm(self, min(<uint64_t>DRAIN_GRACE_MS, self.settings.idle_timeout))
+            self.await_last_request()
         elif self.upgraded:
             self.on_parting()
 
@@ -204,6 +202,11 @@ cdef class Client(TimedExchange):
     cdef void await_request(self) noexcept:
         self.rested = self.tls is None or self.settings.idle_timeout <= REST_MS
         self.reactor.arm(self, self.settings.idle_timeout if self.rested else <uint64_t>REST_MS)
+
+    cdef void await_last_request(self) noexcept:
+        # It may be on its way, as the client was not told that the connection ends: whoever sends one within
+        # the grace still gets an answer, and with it "Connection: close".
+        self.reactor.arm(self, min(<uint64_t>DRAIN_GRACE_MS, self.settings.idle_timeout))
 
     cdef bint rest(self) noexcept:
         # A TLS client that asks nothing for a while gives its buffers back, once; then it has the rest of its time.
@@ -476,9 +479,9 @@ cdef class Client(TimedExchange):
         self.failure = self.status = 0
         self.drop_decoder()
         if self.listener.stopping:
-            self.depart()
-            return
-        self.await_request()
+            self.await_last_request()     # the answer had begun before
+        else:
+            self.await_request()
         if self.stash_size > 0 or self.readable:
             self.reactor.queue_ready(self)
 

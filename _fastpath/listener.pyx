@@ -136,7 +136,7 @@ cdef class Listener(Port):
     def stop(self, bint backlog=True) -> None:
         """Accept no more than what has connected already; without `backlog`, nothing: another process accepts it.
 
-        Connections end after their current response, idle ones after a short grace.
+        Connections end after their next response, or a short grace.
         """
         cdef PyObject* item
         cdef Connection connection

@@ -220,7 +220,7 @@ async def ask_for_rights(
         yield Step(url, "rights", "ok", 0.0, f"{number(count, 'service')} would be taken")
     their_time = verdict.get("time")
     if isinstance(their_time, int | float):
-        skew = their_time - time.time()
+        skew = round(their_time - time.time(), 1) + 0.0  # not -0.0
         state = "warning" if abs(skew) > SKEW_S else "ok"
         advice = advice_for("clock", "skew") if state == "warning" else NONE
         yield Step(url, "clock", state, 0.0, f"its clock is {skew:+.1f} s from ours", advice)

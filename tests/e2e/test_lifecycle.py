@@ -259,6 +259,38 @@ def test_a_draining_dmz_node_accepts_nobody(world: World) -> None:
     client.close()
 
 
+@pytest.mark.quick
+@pytest.mark.parametrize("by", ["SIGTERM", "reload"])
+def test_a_client_whose_answer_had_begun_asks_once_more(world: World, by: str) -> None:
+    """Its head could not say "Connection: close" yet: the next request may be on its way, and is answered."""
+    pair = world.pair()
+    gate = threading.Event()
+
+    def script(connection: Connection, _head: Head) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+        connection.wait(gate)
+        connection.send(b"56789")
+
+    pair.origin.on("/begun", script)
+    with pair.client() as client:
+        client.send_request(target="/begun")
+        head = client.read_head()
+        assert "Connection" not in head.headers
+        if by == "SIGTERM":
+            pair.dmz.process.terminate()
+            pair.dmz.process.wait_for_line("draining")
+            wait_until(lambda: refused(pair), "new connections are refused")
+        else:
+            pair.dmz.write({**pair.dmz.config, "external": [{"name": "other", "listen": loopback()}]})
+            assert pair.dmz.admin_post("/reload").status == 200
+        gate.set()
+        assert client.reader.exactly(10) == b"0123456789"
+        response = client.request(target="/next")
+        assert response.status == 200 and not response.keeps_open
+    if by == "SIGTERM":
+        pair.dmz.process.expect_exit(0)
+
+
 def refused(pair: Pair) -> bool:
     try:
         RawClient(pair.address).close()

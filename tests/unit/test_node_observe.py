@@ -51,6 +51,7 @@ def test_json_where_nobody_looks(log_to):
 
 def test_lines_for_people(log_to, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     log_to(out).warning("from %s", "a stranger\r\n\x1b[2J")
     (line,) = out.getvalue().splitlines()
