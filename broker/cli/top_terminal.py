@@ -23,6 +23,7 @@ from broker.errors import AdminError
 Ask = Callable[[], dict[str, Any]]
 
 TICK_S = 0.2  # how soon an answer, or another size of the terminal, is seen
+WIDTH, HEIGHT = 80, 24  # of a terminal that does not say
 RETRY_S = 1.0
 KEYS = {
     b"\x1b[A": "up",
@@ -56,8 +57,9 @@ def run(screen: Screen, ask: Ask, console: Console) -> None:
         asked: Future[dict[str, Any]] | None = None
         due = time.monotonic() + screen.interval
         while not screen.over:
-            # The window itself, whatever COLUMNS says: its size changes.
-            console.size = ConsoleDimensions(*os.get_terminal_size(sys.stdout.fileno()))
+            # The window itself, whatever COLUMNS says: its size changes. Where nobody has set one, it is 0.
+            columns, lines = os.get_terminal_size(sys.stdout.fileno())
+            console.size = ConsoleDimensions(columns or WIDTH, lines or HEIGHT)
             live.update(screen.draw(*console.size), refresh=True)
             for key in keys(descriptor, TICK_S):
                 screen.key(key)

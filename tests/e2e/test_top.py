@@ -61,6 +61,16 @@ def test_a_signal_puts_the_terminal_back(world: World, number: int) -> None:
         top.expect_exit(0)
 
 
+def test_a_terminal_that_has_no_size(world: World) -> None:
+    """As that of a serial line, or of a container before somebody looks."""
+    node = world.dmz()
+    with Terminal("top", "--admin", node.config["admin"]["listen"], width=0, height=0) as top:
+        top.wait("serving, ready")
+        assert max(map(len, top.screen.splitlines())) <= 80
+        top.type("q")
+        top.expect_exit(0)
+
+
 def test_without_a_terminal(world: World, tmp_path: Path) -> None:
     token = new_token()
     file = tmp_path / "ops.token"
