@@ -126,9 +126,19 @@ def established(port: int) -> int:
 
 
 def _sockets(port: int, wanted: str) -> int:
-    total = 0
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            local, _, state = line.split()[1:4]
-            total += state == wanted and int(local.rpartition(":")[2], 16) == port
-    return total
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    return sum(len(sockets_in(table.read_text(), port, wanted)) for table in tables if table.exists())
+
+
+def sockets_in(table: str, port: int, wanted: str = ESTABLISHED) -> set[tuple[str, str]]:
+    """The pairs of local and remote address with this local port and state in a table of the kernel's.
+
+    A set, as the kernel hands the table out in pieces, and lists a connection again where others came
+    and went between two of them.
+    """
+    found = set()
+    for line in table.splitlines()[1:]:
+        local, remote, state = line.split()[1:4]
+        if state == wanted and int(local.rpartition(":")[2], 16) == port:
+            found.add((local, remote))
+    return found

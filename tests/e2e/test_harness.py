@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers.processes import established
 from tests.harness.client import RawClient, chunked, connect, fetch
 from tests.harness.message import Closed
 from tests.harness.origin import Connection, Origin, pattern, refused_port, sha256
@@ -24,7 +25,7 @@ from tests.harness.peer import (
     parse_open,
     stream_id,
 )
-from tests.harness.ports import established, free_port
+from tests.harness.ports import free_port
 from tests.harness.process import Process
 from tests.harness.servers import Haproxy, Nginx, Postgres, Redis
 from tests.harness.waiting import wait_equal, wait_until

@@ -57,22 +57,3 @@ def _free(family: socket.AddressFamily, port: int) -> bool:
             # A machine without IPv6 can't have the port taken there.
             return family == socket.AF_INET6 and error.errno != 98
     return True
-
-
-def established(port: int) -> int:
-    """How many connections to this local port the kernel lists as established, both families."""
-    return len(_connections(port))
-
-
-def _connections(port: int) -> list[str]:
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == "01" and int(fields[1].rpartition(":")[2], 16) == port:
-                found.append(line)
-    return found

@@ -16,7 +16,7 @@ from bench.peers.loads import bulk
 from bench.peers.loads.idle import IdleClients, IdleCrowd
 from bench.peers.plan import PLAN
 from bench.peers.plots import PLOTS, bars
-from bench.peers.processes import Failed, Processes, established, free_ports
+from bench.peers.processes import Failed, Processes, established, free_ports, sockets_in
 from bench.peers.render import markdown
 from bench.peers.results import Measurement, Results
 from bench.peers.run import Run, unfit
@@ -207,6 +207,22 @@ def test_a_short_download_is_noticed() -> None:
         with pytest.raises(Failed, match="95 bytes short"):
             bulk.download("127.0.0.1", server.getsockname()[1], "/")
         thread.join()
+
+
+def test_a_connection_that_the_kernel_lists_twice_counts_once() -> None:
+    """Read while many connections came and went, a third of the tables had such a line."""
+    table = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 552 1
+   1: 0100007F:1F90 0100007F:A001 01 00000000:00000000 00:00000000 00000000     0        0 553 1
+   2: 0100007F:1F90 0100007F:A002 01 00000000:00000000 00:00000000 00000000     0        0 554 1
+   3: 0100007F:1F90 0100007F:A001 01 00000000:00000000 00:00000000 00000000     0        0 553 1
+   4: 0100007F:A001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 555 1
+   5: 0100007F:1F90 0100007F:A003 06 00000000:00000000 00:00000000 00000000     0        0 0 1
+"""
+    local = "0100007F:1F90"
+    assert sockets_in(table, 8080, "01") == {(local, "0100007F:A001"), (local, "0100007F:A002")}
+    assert sockets_in(table, 8080, "0A") == {(local, "00000000:0000")}
 
 
 def test_idle_clients_stay_connected(service: int) -> None:
