@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from broker.config.model import CertificateRule, User
+from broker.tls.files import UNREADABLE
 
 Chain = tuple[bytes, ...]  # certificates in DER form, the peer's own first
 
@@ -39,12 +40,16 @@ SEPARATORS = {"DNS": ".", "URI": "/", "EMAIL": "@", "IP": ".:"}
 def chain_of(connection: SSL.Connection) -> Chain:
     """What the peer has proven, after a handshake on a port that verifies; () where it showed nothing.
 
-    A resumed session has the peer's own certificate only.
+    A resumed session has the peer's own certificate only. What OpenSSL accepts and `cryptography` can't
+    read proves nothing.
     """
-    verified = connection.get_verified_chain(as_cryptography=True)
-    if not verified:
-        alone = connection.get_peer_certificate(as_cryptography=True)
-        verified = [alone] if alone is not None else []
+    try:
+        verified = connection.get_verified_chain(as_cryptography=True)
+        if not verified:
+            alone = connection.get_peer_certificate(as_cryptography=True)
+            verified = [alone] if alone is not None else []
+    except UNREADABLE:
+        return ()
     return tuple(each.public_bytes(Encoding.DER) for each in verified)
 
 
@@ -69,7 +74,7 @@ def describe(chain: Chain) -> str:
     """The certificate, in words that a person finds it by."""
     try:
         subject = x509.load_der_x509_certificate(chain[0]).subject.rfc4514_string()
-    except ValueError:
+    except UNREADABLE:
         subject = "an unreadable subject"
     return f"{subject[:200] or 'no subject'} (sha256:{fingerprint_of(chain[0]).hex()})"
 
@@ -95,7 +100,7 @@ class CertificateMap:
             return found
         try:
             leaf = x509.load_der_x509_certificate(chain[0])
-        except ValueError:
+        except UNREADABLE:
             return None
         for rule, user in self._rules:
             if fits(rule, leaf) and stands_under(leaf, chain, rule.anchors):

@@ -52,12 +52,15 @@ def is_root(der: bytes) -> bool:
 
 
 def envoy(der: bytes) -> str:
-    """Hash=…;Subject="…";URI=…;DNS=…"""
+    """Hash=…;Subject="…";URI=…;DNS=…
+
+    A CA can sign names that can't be read (a DNS name with bytes above 0x7F): those are left out.
+    """
     leaf = x509.load_der_x509_certificate(der)
     parts = [f"Hash={fingerprint_of(der).hex()}", f"Subject={quoted(leaf.subject.rfc4514_string())}"]
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):
         return ";".join(parts)
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)[:MAX_NAMES]
     parts += [f"URI={quoted(each)}" for each in uris]

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
-from broker.tls.files import Expiry, expiry_of, read_own, use_certificate
+from broker.tls.files import UNREADABLE, Expiry, expiry_of, read_own, use_certificate
 from broker.tls.profile import PROTOCOL, expect_name, set_basics, set_ciphers
 from broker.tls.settings import ClientTls
 from broker.tls.trust import believe
@@ -58,6 +58,8 @@ class ClientContext:
                 verify_hostname(connection, self._host)
         except (VerificationError, CertificateError):
             raise ValueError(f"the certificate is valid, but not for {self._host}") from None
+        except UNREADABLE as error:
+            raise ValueError(f"the certificate can't be read: {error}") from None
 
 
 def check_client(settings: ClientTls) -> tuple[list[str], list[str]]:

@@ -20,6 +20,8 @@ from broker.tls.settings import Certificate
 SMALLEST_RSA = 2048
 SMALLEST_CURVE = 224
 DAY = timedelta(days=1)
+# What `cryptography` raises for certificates that OpenSSL accepts all the same.
+UNREADABLE = (ValueError, x509.InvalidVersion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def read(path: Path) -> bytes:
 def read_certificates(path: Path) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(read(path))
-    except ValueError as error:
+    except UNREADABLE as error:
         if str(error).startswith(str(path)):
             raise
         found = []

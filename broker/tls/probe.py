@@ -16,7 +16,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from broker.tls.describe import describe, printable
-from broker.tls.files import expiry_of, use_certificate, weakness_of
+from broker.tls.files import UNREADABLE, expiry_of, use_certificate, weakness_of
 from broker.tls.settings import Certificate
 from broker.tls.stream import TlsFailed, TlsStream
 from broker.tls.trust import FAILURES
@@ -177,7 +177,11 @@ def look_for_late_alert(sock: socket.socket, stream: TlsStream, peer: Peer, foun
 
 
 def look(connection: SSL.Connection, peer: Peer, found: Findings) -> None:
-    chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    try:
+        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    except UNREADABLE as error:
+        found.problems.append(f"a certificate can't be read: {error}")
+        chain = []
     group = getattr(connection, "get_group_name", lambda: None)()
     found.shown |= {
         "version": connection.get_protocol_version_name(),
@@ -206,6 +210,8 @@ def look_at_name(connection: SSL.Connection, peer: Peer, found: Findings) -> Non
             verify_hostname(connection, peer.name)
     except (VerificationError, CertificateError):
         found.problems.append(f"the certificate is not for {peer.name}")
+    except ValueError as error:
+        found.problems.append(f"the names in the certificate can't be read: {error}")
 
 
 def look_at_chain(chain: list[x509.Certificate], found: Findings) -> None:

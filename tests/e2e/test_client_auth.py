@@ -379,6 +379,20 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.mark.quick
+def test_names_that_can_not_be_read_are_left_out(world: World, authority: Authority) -> None:
+    """And the rest is told: the certificate itself above all."""
+    fields = ["X-Forwarded-Client-Cert", "Client-Cert"]
+    pair, *_ = certified(world, authority, auth="none", client_cert_fields=fields)
+    odd = authority.strange("odd", names=b"\x30\x03\x82\x01\xff")
+    der = ssl.PEM_cert_to_DER_cert(odd.cert.read_text())
+    with over_tls(pair, authority, odd) as client:
+        headers = told(client.request(fields=FORGED))
+    shown = f'Hash={hashlib.sha256(der).hexdigest()};Subject="CN=odd"'
+    assert values(headers, "X-Forwarded-Client-Cert") == [shown]
+    assert values(headers, "Client-Cert") == [f":{base64.b64encode(der).decode()}:"]
+
+
+@pytest.mark.quick
 def test_certificates_of_users(world: World, authority: Authority) -> None:
     fields = ["X-Forwarded-Client-Cert", "Client-Cert"]
     pair, alice, mallory = certified(world, authority, auth="none", client_cert_fields=fields)

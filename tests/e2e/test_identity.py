@@ -166,6 +166,28 @@ def test_a_revoked_certificate_ends_its_tunnel(
     refused_with(lost, "TLS failed", "revoked")
 
 
+def test_a_certificate_that_can_not_be_read_proves_nothing(
+    world: World, authority: Authority, node_files: Files
+) -> None:
+    """OpenSSL verifies it; `cryptography` knows no version 4, and no DNS name of the byte 0xFF."""
+    rules = [{"ca": str(authority.ca), "san": "DNS:*"}, {"ca": str(authority.ca), "subject": "v4"}]
+    node = tls_node(world, authority, node_files, [user(certificates=rules)])
+    head = registration_head("localhost", [{"match": "/"}])
+    for files, status in (
+        (authority.strange("v4", version=4), b"401"),
+        (authority.strange("odd", names=b"\x30\x03\x82\x01\xff"), b"403"),
+    ):
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        context.load_cert_chain(files.cert, files.key)
+        with (
+            socket.create_connection(node.registration_at(), DEADLINE) as sock,
+            context.wrap_socket(sock, server_hostname="localhost") as client,
+        ):
+            client.sendall(head)
+            assert client.recv(65536).split()[1] == status
+    node.process.assert_clean()
+
+
 # --- proofs -------------------------------------------------------------------------------------
 
 

@@ -161,6 +161,21 @@ def test_what_check_finds_wrong(tmp_path: Path) -> None:
         assert f"wrong: {words}" in said or words in said, said
 
 
+def test_check_of_certificates_that_can_not_be_read(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    for files, words in (
+        (authority.strange("v4", version=4), "a certificate can't be read: "),
+        (
+            authority.strange("odd", names=b"\x30\x03\x82\x01\xff"),
+            "the names in the certificate can't be read: ",
+        ),
+    ):
+        with s_server(files) as address:
+            code, said = check(address, "--ca", str(authority.ca))
+        assert code == 1, said
+        assert f"wrong: {words}" in said, said
+
+
 def test_check_of_what_is_no_tls(world: World) -> None:
     node = world.dmz()
     code, said = check("{}:{}".format(*node.external))

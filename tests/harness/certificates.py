@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from broker.tls.development import key_usage
 
@@ -52,7 +53,8 @@ class Authority:
 
     def issue(
         self,
-        *names: str,
+        *hosts: str,
+        names: bytes = b"",
         days: float = 30,
         key: Key | None = None,
         subject: str = "",
@@ -61,17 +63,21 @@ class Authority:
     ) -> Files:
         """A certificate for these DNS names (none: for a client); `days` below 0: expired.
 
-        `since` above 0: not valid yet.
+        `names`: its subjectAltName as DER instead. `since` above 0: not valid yet.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         extensions: list[tuple[x509.ExtensionType, bool]] = [
             (x509.BasicConstraints(ca=False, path_length=None), True)
         ]
+        if hosts:
+            extensions.append((x509.SubjectAlternativeName([x509.DNSName(name) for name in hosts]), False))
         if names:
-            extensions.append((x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False))
+            extensions.append(
+                (x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, names), False)
+            )
         if usage is not None:
             extensions.append((x509.ExtendedKeyUsage([usage]), False))
-        common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or (names or ("client",))[0])])
+        common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or (hosts or ("client",))[0])])
         certificate = self._sign(common, key, extensions, datetime.now(UTC) + days * DAY, since)
         self._count += 1
         files = Files(self.directory / f"{self._count}.crt", self.directory / f"{self._count}.key")
@@ -84,6 +90,21 @@ class Authority:
                 serialization.NoEncryption(),
             )
         )
+        return files
+
+    def strange(self, subject: str, names: bytes = b"", version: int = 3) -> Files:
+        """For a client, with subjectAltName as DER, or of another version: OpenSSL takes it."""
+        files = self.issue(subject=subject, names=names, days=90)
+        if version != 3:
+            certificate = x509.load_pem_x509_certificate(files.cert.read_bytes())
+            explicit = b"\xa0\x03\x02\x01"
+            body = certificate.tbs_certificate_bytes
+            body = body.replace(explicit + b"\x02", explicit + bytes([version - 1]), 1)
+            algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+            signature = b"\0" + self._key.sign(body, ec.ECDSA(hashes.SHA256()))
+            whole = body + algorithm + b"\x03" + bytes([len(signature)]) + signature
+            der = b"\x30\x82" + len(whole).to_bytes(2, "big") + whole
+            files.cert.write_text(ssl.DER_cert_to_PEM_cert(der))
         return files
 
     def crl(self, *revoked: Files, hours: float = 24, name: str = "") -> Path:
