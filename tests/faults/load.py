@@ -87,7 +87,9 @@ class Load:
 
     def _ask(self, client: RawClient, method: str, number: str) -> bool:
         body = None if method == "GET" else BODY
-        response = client.request(method, f"/n/{number}", body=body)
+        # Some answers have begun, and are not all there, when something happens.
+        slow = [("Test-Pause", "0.005")] if int(number) % 4 == 0 else []
+        response = client.request(method, f"/n/{number}", body=body, fields=slow)
         if response.status != 200:
             self.failed.append((method, number, f"{response.status} {response.body[:200]!r}"))
         elif body is not None and BODY_HASH not in response.body:

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -67,11 +68,17 @@ class Connection:
         body: bytes = b"",
         fields: list[tuple[str, str]] | None = None,
         reason: str = "OK",
+        pause: float = 0.0,
     ) -> None:
+        """Send a whole response; with a pause (seconds) in the middle of its body."""
         lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields or [])]
         if status not in (204, 304) and not any(n.lower() == "content-length" for n, _ in fields or []):
             lines.append(f"Content-Length: {len(body)}")
-        self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        first = len(body) // 2 if pause else len(body)
+        self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body[:first])
+        if pause:
+            time.sleep(pause)
+            self.send(body[first:])
 
     def reset(self) -> None:
         """Cut it with RST."""
@@ -88,7 +95,10 @@ Script = Callable[[Connection, Head], Any]
 
 
 def echo(connection: Connection, head: Head) -> None:
-    """The default script: says as JSON what it was asked, with the body's hash."""
+    """The default script: says as JSON what it was asked, with the body's hash.
+
+    `Test-Pause`: seconds to wait in the middle of it.
+    """
     body, trailers = connection.read_body(head, keep=0, digest=True)
     seen = {
         "origin": connection.origin.name,
@@ -105,6 +115,7 @@ def echo(connection: Connection, head: Head) -> None:
         b"" if head.method == "HEAD" else answer,
         [("Content-Type", "application/json")]
         + ([("Content-Length", str(len(answer)))] if head.method == "HEAD" else []),
+        pause=float(head.headers.get("Test-Pause") or 0),
     )
 
 
