@@ -62,7 +62,8 @@ cdef class Egress(Target):
     # A relay has refused an exchange: what it leads to has gone there, and the news is under way.
     cdef void doubt(self, object relay) noexcept
 
-# Where requests wait for whose service nobody is known yet, because the node has just started. Closed: it lets nobody wait.
+# Where requests wait for whose service nobody is known yet, because the node has just started, or its table is being made.
+# Closed: it lets nobody wait.
 cdef class Lobby(Egress):
     cdef readonly bint closed
 

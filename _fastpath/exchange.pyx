@@ -87,7 +87,7 @@ cdef class Egress(Target):
 
 @cython.final
 cdef class Lobby(Egress):
-    """Where requests wait whose service nobody has announced yet, as long as agents may still be on their way."""
+    """Where requests wait whose service nobody has announced yet, as long as that may still come. Open at first."""
 
     def __init__(self, str name):
         super().__init__(name)
@@ -96,6 +96,10 @@ cdef class Lobby(Egress):
     def wake(self) -> None:
         """Let all who wait look again."""
         self.wake_waiting()
+
+    def open(self) -> None:
+        """Let requests wait here from now on, too."""
+        self.closed = False
 
     def close(self) -> None:
         """Nobody waits here any more: what is not known now is not known."""

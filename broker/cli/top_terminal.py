@@ -25,6 +25,7 @@ Ask = Callable[[], dict[str, Any]]
 TICK_S = 0.2  # how soon an answer, or another size of the terminal, is seen
 WIDTH, HEIGHT = 80, 24  # of a terminal that does not say
 RETRY_S = 1.0
+QUITS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KEYS = {
     b"\x1b[A": "up",
     b"\x1b[B": "down",
@@ -50,7 +51,7 @@ KEYS = {
 def run(screen: Screen, ask: Ask, console: Console) -> None:
     """Until somebody quits. The terminal is as it was afterwards."""
     with (
-        keyboard() as descriptor,
+        keyboard(screen) as descriptor,
         ThreadPoolExecutor(1) as thread,
         Live(console=console, screen=True, auto_refresh=False, transient=True) as live,
     ):
@@ -81,19 +82,25 @@ def take(screen: Screen, asked: Future[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def keyboard() -> Iterator[int]:
-    """Keys come at once and are not shown. A termination puts the terminal back, too."""
+def keyboard(screen: Screen) -> Iterator[int]:
+    """Keys come at once and are not shown. Signals quit, and the terminal is put back.
+
+    They raise nothing: an exception from a handler can come up where Python drops it (a finalizer).
+    """
+
+    def quit_(*_: object) -> None:
+        screen.over = True
+
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    handlers = {number: signal.signal(number, quit_) for number in QUITS}
     try:
         tty.setcbreak(descriptor)
         yield descriptor
-    except KeyboardInterrupt:
-        pass
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def keys(descriptor: int, timeout_s: float) -> Iterator[str]:

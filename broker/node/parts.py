@@ -210,7 +210,12 @@ class Parts:
                     external.set_delegated(table)
             registry.arrivals.on_table()
 
-        directory = Directory(self._reactor, on_table, asyncio.get_running_loop().call_later)
+        directory = Directory(
+            self._reactor,
+            on_table,
+            lambda: registry.arrivals.await_table(),
+            asyncio.get_running_loop().call_later,
+        )
         registry = Registry(
             port.name,
             directory,

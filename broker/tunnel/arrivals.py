@@ -2,7 +2,8 @@
 still on their way. Until they have come, a request for what nobody has announced waits in the lobby, and is
 not told that there is no such service.
 
-This ends when no agent has come for a while, or START_S after the start.
+This ends when no agent has come for a while, or START_S after the start. Later it is so for moments, where a
+table with new services is not made at once (directory.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Arrivals:
         self._looking: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = self._loop.call_later(START_S, self.over)
+        self._table_due = False
 
     def arrived(self) -> None:
         """An agent has registered, here or at another worker: others may follow."""
@@ -33,9 +35,17 @@ class Arrivals:
                 self._quiet.cancel()
             self._quiet = self._loop.call_later(QUIET_S, self.over)
 
+    def await_table(self) -> None:
+        """Services have come that are in no table yet. `on_table` follows, soon."""
+        self._table_due = True
+        self.lobby.open()
+
     def on_table(self) -> None:
         """There are services that were not there before: who waits is to look again, soon."""
-        if self._looking is None and self.lobby.waiting:
+        self._table_due = False
+        if self._end is None:
+            self.lobby.close()
+        elif self._looking is None and self.lobby.waiting:
             self._looking = self._loop.call_later(LOOK_AGAIN_S, self._look)
 
     def over(self) -> None:
@@ -44,7 +54,8 @@ class Arrivals:
             if timer is not None:
                 timer.cancel()
         self._looking = self._quiet = self._end = None
-        self.lobby.close()
+        if not self._table_due:
+            self.lobby.close()
 
     def _look(self) -> None:
         self._looking = None

@@ -44,17 +44,23 @@ class Entry:
 
 
 class Directory:
-    """Changes are collected and become visible with `publish`."""
+    """Changes are collected and become visible with `publish`, which ends in `on_table`.
+
+    `on_delay`: that is put off, so that a table follows in which there may be services of agents that
+    have been told that they are registered.
+    """
 
     def __init__(
         self,
         reactor: Reactor,
         on_table: Callable[[RouteTable], None],
+        on_delay: Callable[[], None],
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self.table = RouteTable([])
         self._reactor = reactor
         self._on_table = on_table
+        self._on_delay = on_delay
         self._call_later = call_later
         self._entries: dict[Match, Entry] = {}
         self._hosts: Counter[str] = Counter()  # of the entries
@@ -145,14 +151,15 @@ class Directory:
         pause = self._not_before - time.monotonic()
         if pause > 0:
             self._waiting = True
+            self._on_delay()
             self._call_later(pause, self._publish_late)
             return
-        started = time.monotonic()
+        started = time.thread_time()  # other processes may have had the processor meanwhile
         self._changed = False
         self.table = self._build()
         self._on_table(self.table)
-        ended = time.monotonic()
-        self._not_before = ended + REBUILD_PAUSE * max(ended - started - REBUILD_FREE_S, 0)
+        taken = time.thread_time() - started
+        self._not_before = time.monotonic() + REBUILD_PAUSE * max(taken - REBUILD_FREE_S, 0)
 
     def entries(self) -> list[tuple[Match, Entry]]:
         return sorted(self._entries.items(), key=lambda item: str(item[0]))

@@ -1,11 +1,13 @@
 """Which service takes a request: hosts, paths, local before delegated, many agents, many ports."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
 from tests.harness.client import RawClient, fetch
 from tests.harness.nodes import World, loopback
+from tests.harness.peer import HandAgent
 from tests.harness.waiting import wait_equal, wait_until
 
 pytestmark = pytest.mark.quick
@@ -217,3 +219,23 @@ def test_a_service_that_is_announced_later(world: World) -> None:
     assert agent.admin_post("/reload").status == 200
     wait_until(lambda: origin_of(dmz.external, "/two") == "two", "the new service is announced")
     wait_until(lambda: origin_of(dmz.external, "/one").startswith("404"), "the old service is withdrawn")
+
+
+def test_a_new_service_is_reached_as_soon_as_its_agent_is_registered(world: World) -> None:
+    """Also while the table pauses, because there are many services and making it takes long."""
+    dmz = world.dmz({"timeouts": {"agent_wait": "30s"}})
+    many = [[{"match": f"s{agent}-{number}.example"} for number in range(1000)] for agent in range(8)]
+    with ExitStack() as stack:
+        for services in many:
+            stack.enter_context(HandAgent(dmz.registration_at(), services))
+        # Agents may still be on their way from before: until that is over, what is unknown waits in any case.
+        assert dmz.fetch("/", host="nobody.example").status == 404
+        for number in range(5):
+            host = f"new-{number}.example"
+            agent = stack.enter_context(HandAgent(dmz.registration_at(), [{"match": host}]))
+            client = stack.enter_context(RawClient(dmz.external, host))
+            client.send_request()
+            client.sock.settimeout(1)
+            agent.reply(agent.accept()[0], b"at once")
+            assert client.read_response().body == b"at once"
+        assert dmz.fetch("/", host="nobody.example").status == 404

@@ -88,13 +88,13 @@ def test_a_full_link_that_becomes_narrow_is_alive(world: World, proxies: Proxies
         with dmz.client(timeout=1) as client:
             client.send(b"POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n")
             while not ending.is_set():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(TimeoutError):
                     client.send(piece)
 
     proxy.up.delay = proxy.down.delay = 0.03
     thread = threading.Thread(target=upload, daemon=True)
     thread.start()
-    wait_until(lambda: proxy.moved[1] > 24 << 20, "the upload flows")
+    wait_until(lambda: proxy.moved[1] > 24 << 20, "the upload flows", 60)
     proxy.throttle(8_000)
     since = Timer()
     while since.seconds < 1.8 * SILENCE_S:

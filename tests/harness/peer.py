@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -112,7 +113,9 @@ class Link:
 
     def receive(self) -> Frame:
         """The next frame, PINGs answered and passed over."""
+        limit = time.monotonic() + DEADLINE
         while True:
+            assert time.monotonic() < limit, f"nothing but PINGs for {DEADLINE} s"
             length, type, flags, _, stream = struct.unpack(
                 ">IBBHI", self.reader.exactly(12, "a frame header")
             )

@@ -106,7 +106,9 @@ class RegistryRig:
         self.reactor.start()
         self.tables: list[RouteTable] = []
         self.peers: list[Peer] = []
-        directory = Directory(self.reactor, self.tables.append, asyncio.get_running_loop().call_later)
+        directory = Directory(
+            self.reactor, self.tables.append, lambda: None, asyncio.get_running_loop().call_later
+        )
         values = {"max_tunnels": 100, "max_streams": 1000} | limits
         self.registry = Registry("green", directory, Users(users or []), **values)
 
