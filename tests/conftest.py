@@ -1,6 +1,7 @@
 """Options and marks for all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     expected = config.rootpath if build == "release" else config.rootpath / "build" / build
     if build and place != expected / "_fastpath":
         pytest.exit(f"the tests of the {build} build would run on {place}", returncode=4)
+    # A shell starts what runs in its background with SIGINT ignored, and what the tests start inherits that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

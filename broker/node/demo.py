@@ -68,10 +68,10 @@ async def _sample_service(stack: AsyncExitStack) -> str:
     """The URL of a service that answers everything with what it was asked."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", _answer)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
     return f"http://{host}:{port}"

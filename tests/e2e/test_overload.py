@@ -70,6 +70,7 @@ def test_the_last_streams_are_for_those_who_have_none(world: World) -> None:
         wait_equal(lambda: len(pair.origin.requests_for("/held")), 14)
         assert pair.fetch("/", host="modest.example").status == 200
         assert_problem(pair.fetch("/", host="greedy.example"), 503, "overloaded", "never-sent")
+        wait_equal(lambda: sum(each.done() for each in asked), 6, "the others were refused")
         gate.set()
         statuses = sorted(each.result().status for each in asked)
     assert statuses == [200] * 14 + [503] * 6
