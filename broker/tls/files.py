@@ -67,7 +67,9 @@ def read(path: Path) -> bytes:
 def read_certificates(path: Path) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(read(path))
-    except UNREADABLE as error:
+    except x509.InvalidVersion as error:
+        raise ValueError(f"{path} holds a certificate that can't be read: {error}") from None
+    except ValueError as error:
         if str(error).startswith(str(path)):
             raise
         found = []

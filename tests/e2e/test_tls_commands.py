@@ -176,6 +176,14 @@ def test_check_of_certificates_that_can_not_be_read(tmp_path: Path) -> None:
         assert f"wrong: {words}" in said, said
 
 
+def test_an_own_certificate_that_can_not_be_read(world: World, tmp_path: Path) -> None:
+    tls = {"certificates": [Authority(tmp_path).strange("v4", version=4).snippet()]}
+    node = world.dmz({"external": [{"name": "web", "listen": loopback("https"), "tls": tls}]}, start=False)
+    code, _, complained = run_broker("check", str(node.path))
+    assert code == 2
+    assert "holds a certificate that can't be read: 3 is not a valid X509 version" in complained
+
+
 def test_check_of_what_is_no_tls(world: World) -> None:
     node = world.dmz()
     code, said = check("{}:{}".format(*node.external))
