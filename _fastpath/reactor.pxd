@@ -1,4 +1,4 @@
-# Readiness, timers and the order of work inside one process: a nested epoll that uvloop watches.
+# Readiness, timers and the order of work inside one process, which sleeps in an epoll of this module.
 #
 # A Pollable is registered once, edge-triggered, for everything; it keeps what it knows in
 # `readable` and `writable`. The Reactor holds one strong reference to each registered
@@ -12,11 +12,14 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.end cimport End
+from _fastpath.libuv cimport Turn
+from _fastpath.net cimport epoll_event
 
 cdef extern from "Python.h":
     ctypedef struct PyObject
 
 cdef enum:
+    MAX_EVENTS = 512              # looked at in one batch
     SCRATCH_SIZE = 262144         # one read of a tunnel; a client or upstream reads up to READ_SIZE at once
     READ_SIZE = 65536
     ARENA_SIZE = 4194304          # rewritten heads of one call; touched only as far as it is used
@@ -61,9 +64,12 @@ cdef struct References:           # growable array of strong references
 cdef class Reactor:
     cdef object loop
     cdef object tick_handle
+    cdef Turn turn                # None: not started, or the loop watches epoll_fd
     cdef int epoll_fd
+    cdef epoll_event found[MAX_EVENTS]    # by epoll_wait, for the batch
     cdef bint running             # inside a batch
     cdef bint scheduled           # a call of run is queued at the loop
+    cdef bint loop_ready          # the loop has something to serve that it has not seen yet
     cdef readonly uint64_t now_us         # monotonic, as of the batch's start
     cdef uint64_t now_ms
     cdef uint64_t wheel_ms        # everything up to here has been looked at
@@ -83,6 +89,10 @@ cdef class Reactor:
     cdef void refresh_clock(self) noexcept
     # A piece of the arena, valid until the current call from the top level of the batch returns. NULL: none left.
     cdef unsigned char* borrow(self, size_t size) noexcept
+    cdef int watch_loop(self, int fd) except -1
+    cdef void serve(self) noexcept
+    cdef int wait(self, int timeout_ms) noexcept
+    cdef bint left_over(self) noexcept
     cdef void batch(self, int count) noexcept
     cdef void drain_ready(self) noexcept
     cdef void drain_dirty(self) noexcept

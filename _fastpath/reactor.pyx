@@ -1,8 +1,12 @@
-"""The reactor: a nested epoll under uvloop, timers, and the order of work. See reactor.pxd.
+"""The reactor: an epoll of its own, timers, and the order of work. See reactor.pxd.
 
-uvloop stays the event loop of the process: it watches one descriptor, the
-epoll of this module, and calls `run` when something is ready there. All data
-sockets live inside; a wake-up serves every socket that is ready at once.
+uvloop is the event loop of the process, but where it would sleep, the reactor
+sleeps in its place (libuv.pxd): in its own epoll, in which all data sockets
+are, and the epoll of uvloop. So data costs one look at what is ready and no
+call of Python; a wake-up serves every socket that is ready at once.
+
+In a loop that offers no turn (asyncio's own, or another reactor holds it) it is
+the other way round: the loop watches this epoll and calls `run`.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -16,13 +20,11 @@ from _fastpath.net cimport errno
 import os
 
 cdef enum:
-    MAX_EVENTS = 512
-    MAX_ROUNDS = 16               # batches in one wake-up before uvloop gets its turn
+    MAX_ROUNDS = 16               # batches in one call of run before the loop goes on
     BUSY = 4                      # events in a batch from which it pays to look again at once
 
 TICK_SECONDS = 0.05
 
-cdef net.epoll_event events_buffer[MAX_EVENTS]
 cdef AfterCall after_call = NULL
 cdef uint64_t turns = 0
 
@@ -65,11 +67,16 @@ cdef inline int push(References* list, Pollable item) noexcept:
     return 0
 
 
+cdef void before_sleep(void* reactor) noexcept with gil:
+    cdef Reactor self = <Reactor>reactor      # a reference: it may be closed meanwhile
+    self.serve()
+
+
 @cython.final
 cdef class Reactor:
     """One per process: readiness of all data sockets, their deadlines, and batches of work.
 
-    `loop` is the running uvloop (any asyncio loop with add_reader works).
+    `loop` is the running uvloop (any asyncio loop with add_reader works). `close` before the loop is closed.
     """
 
     def __cinit__(self, loop):
@@ -97,8 +104,22 @@ cdef class Reactor:
 
     def start(self) -> None:
         """Begin to serve readiness and deadlines. Call once, from the loop's thread."""
-        self.loop.add_reader(self.epoll_fd, self.run)
+        cdef Turn turn = Turn(self.loop)
+        if turn.begin(before_sleep, <void*>self):
+            Py_INCREF(self)       # as the loop would, for `run`
+            self.turn = turn
+            self.watch_loop(turn.backend_fd())
+        else:
+            self.loop.add_reader(self.epoll_fd, self.run)
         self.tick_handle = self.loop.call_later(TICK_SECONDS, self.tick)
+
+    cdef int watch_loop(self, int fd) except -1:
+        cdef net.epoll_event event
+        event.events = net.EPOLLIN
+        event.data.ptr = NULL
+        if net.epoll_ctl(self.epoll_fd, net.EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        return 0
 
     def close(self) -> None:
         """Stop; sockets that are still registered stay open but are served no more."""
@@ -106,18 +127,53 @@ cdef class Reactor:
             return
         self.tick_handle.cancel()
         self.tick_handle = None
-        self.loop.remove_reader(self.epoll_fd)
+        if self.turn is not None:
+            self.turn.end()
+            self.turn = None
+            Py_DECREF(self)
+        else:
+            self.loop.remove_reader(self.epoll_fd)
         self.bury()
 
+    cdef void serve(self) noexcept:
+        # At least one look; then until the loop has something to do. What is ready there wakes like any other event.
+        cdef Turn turn = self.turn
+        cdef bint looked = False
+        cdef int count, timeout
+        self.loop_ready = False
+        while self.turn is not None:
+            timeout = turn.may_sleep_ms()
+            if looked and (timeout == 0 or self.loop_ready):
+                turn.give_back()
+                break
+            count = self.wait(0 if self.left_over() else timeout)
+            looked = True
+            if count or self.left_over():
+                self.batch(count)
+
+    cdef int wait(self, int timeout_ms) noexcept:
+        # How many events were found; none where a signal came instead, of which the loop learns by itself.
+        cdef int count
+        if timeout_ms == 0:
+            count = net.epoll_wait(self.epoll_fd, self.found, MAX_EVENTS, 0)
+        else:
+            with nogil:
+                count = net.epoll_wait(self.epoll_fd, self.found, MAX_EVENTS, timeout_ms)
+            self.wakeups += 1
+        return count if count > 0 else 0
+
+    cdef bint left_over(self) noexcept:
+        return self.ready.count or self.dirty.count or self.graves.count
+
     def run(self) -> None:
-        """Serve what is ready. Called by the loop."""
+        """Serve what is ready. Called by the loop, where that watches this epoll."""
         cdef int rounds = 0
         cdef int count
         self.scheduled = False
         self.wakeups += 1
         while True:
-            count = net.epoll_wait(self.epoll_fd, events_buffer, MAX_EVENTS, 0)
-            self.batch(count if count > 0 else 0)
+            count = self.wait(0)
+            self.batch(count)
             rounds += 1
             if rounds == MAX_ROUNDS or (count < BUSY and self.ready.count == 0):
                 break
@@ -135,7 +191,7 @@ cdef class Reactor:
 
     def reschedule(self) -> None:
         """Ask the loop for another turn where work was left or came from outside a batch."""
-        if (self.ready.count or self.dirty.count or self.graves.count) and not self.scheduled:
+        if self.turn is None and not self.scheduled and self.left_over():
             self.scheduled = True
             self.loop.call_soon(self.run)
 
@@ -179,8 +235,8 @@ cdef class Reactor:
         self.wake()
 
     cdef void wake(self) noexcept:
-        # Work that is queued from outside a batch (Python calls) needs a turn of the loop.
-        if not self.running and not self.scheduled and self.tick_handle is not None:
+        # Work that is queued from outside a batch (Python calls): before the loop sleeps it is seen anyhow.
+        if self.turn is None and not self.running and not self.scheduled and self.tick_handle is not None:
             self.scheduled = True
             try:
                 self.loop.call_soon(self.run)
@@ -208,10 +264,13 @@ cdef class Reactor:
         self.events += count
         self.refresh_clock()
         for i in range(count):
-            item = <Pollable>events_buffer[i].data.ptr
+            if self.found[i].data.ptr == NULL:
+                self.loop_ready = True
+                continue
+            item = <Pollable>self.found[i].data.ptr
             if item.fd < 0:
                 continue
-            mask = events_buffer[i].events
+            mask = self.found[i].events
             if mask & (net.EPOLLIN | net.EPOLLRDHUP):
                 item.readable = item.fresh = True
             if mask & net.EPOLLOUT:

@@ -64,7 +64,7 @@ LEVELS = {
         "pace",
         "trace",
     },
-    "kernel": {"net", "settings", "answers", "reactor", "tls", "socket"},
+    "kernel": {"net", "libuv", "settings", "answers", "reactor", "tls", "socket"},
     "exchange": {
         *(
             "exchange",
