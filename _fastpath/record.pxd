@@ -1,12 +1,13 @@
 # What is known of an exchange when it has ended, and where that goes: the access log, and a ring of the last failures.
 #
 # A Record borrows all it refers to, for the call. An Outlet owns the buffer that lines are formatted into, and hands it over
-# whole, as Lines, when it is full or when it is asked to; Lines own their memory, and give it back when they are gone. So many
+# whole, as Lines, when it is full or when it is asked to. So many of them
 # may be out at a time; a record that finds no room then is dropped and counted: a log never stops traffic. The Journal has two
 # of them: the access log, and what becomes spans of those exchanges that are traced.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from _fastpath.lines cimport Text
+from _fastpath.spool cimport Home, Spool
 from _fastpath.trace cimport Trace, Tracing
 
 cdef extern from *:
@@ -63,22 +64,15 @@ cdef struct Failure:              # a copy, with its texts shortened
     unsigned char texts[1280]
 
 
-cdef class Lines:
-    cdef Outlet home
-    cdef unsigned char* data
-    cdef size_t size
-    cdef readonly uint32_t records
-
-
-cdef class Outlet:
+cdef class Outlet(Home):
     cdef uint64_t records, dropped
     cdef uint8_t format
     cdef bint queries             # targets are written with their query
-    cdef object sink              # (Lines) -> None
+    cdef object sink              # a Spool, or (Lines) -> None
+    cdef Spool spool              # the sink, where it is one
     cdef unsigned char* block
     cdef size_t used
     cdef uint32_t lines           # in the block
-    cdef uint32_t out             # blocks handed over and not yet given back
     cdef int64_t second           # that `stamp` is of
     cdef char stamp[32]
     cdef uint8_t stamp_size
@@ -86,6 +80,7 @@ cdef class Outlet:
     cdef void open(self, uint8_t format, object sink, bint queries) except *
     cdef unsigned char* room(self) noexcept       # for one more record; NULL: it is dropped
     cdef void hand_over(self) except *
+    cdef void reap(self) noexcept                 # of what is written: the memory
     cdef void flush(self) except *
     cdef void set_stamp(self, int64_t wall_us) noexcept
     cdef Text shown(self, Text target) noexcept

@@ -1,11 +1,11 @@
 """Records of exchanges: lines of the access log, formatted in compiled code, and the last failures. See record.pxd."""
 
-from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
 
 cimport cython
+from _fastpath.spool cimport KIND_LINES, Home, Lines, Spool
 from _fastpath.lines cimport Picked, pick, put, put_digits, put_number, put_text
 from _fastpath.trace cimport put_span, threshold_of
 from _fastpath.net cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -29,23 +29,7 @@ cdef const char* MONTHS = b"JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 @cython.final
-cdef class Lines:
-    """A block of whole lines; its memory is that of a buffer object."""
-
-    def __dealloc__(self):
-        free(self.data)
-        if self.home is not None:
-            self.home.out -= 1
-
-    def __getbuffer__(self, Py_buffer* buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.data, <Py_ssize_t>self.size, 1, flags)
-
-    def __len__(self):
-        return self.size
-
-
-@cython.final
-cdef class Outlet:
+cdef class Outlet(Home):
     """A buffer of lines, and where it is handed over to. Only a Journal makes them."""
 
     def __dealloc__(self):
@@ -56,6 +40,7 @@ cdef class Outlet:
         if self.used:
             self.hand_over()
         self.sink = sink
+        self.spool = sink if isinstance(sink, Spool) else None
         self.format = format if sink is not None else LOG_OFF
         self.queries = queries
         self.second = -1
@@ -69,6 +54,8 @@ cdef class Outlet:
                 self.hand_over()
             except Exception:
                 return NULL
+        if self.out >= MOST_OUT:
+            self.reap()
         if self.block == NULL and self.out < MOST_OUT:
             self.block = <unsigned char*>malloc(BLOCK_SIZE)
         return self.block
@@ -82,9 +69,17 @@ cdef class Outlet:
         self.block = NULL
         self.used = self.lines = 0
         self.out += 1
-        self.sink(lines)
+        if self.spool is not None:
+            self.spool.put(KIND_LINES, lines, -1)
+        else:
+            self.sink(lines)
+
+    cdef void reap(self) noexcept:
+        if self.spool is not None:
+            self.spool.reap()
 
     cdef void flush(self) except *:
+        self.reap()
         # To whoever has got behind a block goes when it is full: small ones would soon be all there may be.
         if self.used and self.out < FEW_OUT:
             self.hand_over()

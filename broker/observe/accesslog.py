@@ -8,17 +8,13 @@ socket it does not, so there they take turns, by a lock on it.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import queue
-import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from _fastpath.record import Journal, Lines
+from _fastpath.record import Journal
+from _fastpath.spool import Spool
 from broker.config.model import AccessLog
 from broker.errors import RunError
 from broker.observe.limited import Limiter
@@ -46,75 +42,45 @@ class AccessLogFile:
 
     def __init__(self, journal: Journal, config: AccessLog, fd: int) -> None:
         self.config = config
-        self.problem = ""
-        self.lost = 0
-        self._fd = fd
-        self._torn = False
         self._limiter = Limiter()
-        self._queue: queue.SimpleQueue[Lines | int | None] = queue.SimpleQueue()
+        self._spool = Spool(fd)
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
-        journal.write(config.format, self._queue.put, config.query)
+        journal.write(config.format, self._spool, config.query)
 
     @property
     def where(self) -> str:
         return "stdout" if self.config.path is None else str(self.config.path)
 
+    @property
+    def problem(self) -> str:
+        """Why the last block could not be written."""
+        return os.strerror(self._spool.problem).lower() if self._spool.problem else ""
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self._spool.lost
+
     def reopen(self, fd: int) -> None:
         """Write to this descriptor from the next block on: the file has been moved away."""
-        self._queue.put(fd)
+        self._spool.reopen(fd)
 
     def close(self) -> None:
         """End after what was handed over; a file that takes nothing is not waited for long."""
-        self._queue.put(None)
+        self._spool.stop()
         self._thread.join(GOODBYE_S)
 
     def _run(self) -> None:
         while True:
-            item = self._queue.get()
-            if item is None:
-                os.close(self._fd)
+            try:
+                self._spool.write()
+            except OSError as error:
+                if self._limiter.passes(error.errno) is not None:
+                    why = (error.strerror or str(error)).lower()
+                    log.warning("the access log %s cannot be written: %s", self.where, why)
+            else:
                 return
-            if isinstance(item, int):
-                os.close(self._fd)
-                self._fd = item
-                self._torn = False
-                continue
-            self._write(item)
-            del item  # gives the block back
-
-    def _write(self, lines: Lines) -> None:
-        view = memoryview(lines)
-        try:
-            with turn(self._fd):
-                if self._torn:
-                    os.write(self._fd, b"\n")
-                    self._torn = False
-                while view:
-                    taken = os.write(self._fd, view)
-                    self._torn = view[taken - 1] != 0x0A
-                    view = view[taken:]
-        except OSError as error:
-            self.lost += bytes(view).count(b"\n")
-            self.problem = (error.strerror or str(error)).lower()
-            held = self._limiter.passes(error.errno)
-            if held is not None:
-                log.warning("the access log %s cannot be written: %s", self.where, self.problem)
-        else:
-            self.problem = ""
-
-
-@contextmanager
-def turn(fd: int) -> Iterator[None]:
-    """Nobody else of this node writes there meanwhile."""
-    shared = not stat.S_ISREG(os.fstat(fd).st_mode)
-    if shared:
-        fcntl.lockf(fd, fcntl.LOCK_EX)  # of a process, and gone with it
-    try:
-        yield
-    finally:
-        if shared:
-            fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
 def access_status(file: AccessLogFile | None, journal: Journal) -> dict[str, Any] | None:

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from _fastpath.record import Journal, Lines
+from _fastpath.record import Journal
+from _fastpath.spool import Lines
 from _fastpath.trace import EGRESS
 from broker import __version__
 from broker.config.model import Tracing

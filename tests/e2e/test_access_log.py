@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -138,6 +140,41 @@ def test_a_full_disk_stops_nothing(world: World) -> None:
     wait_until(lambda: pair.dmz.status()["access_log"]["dropped"] == 20, "all are counted as dropped")
     assert pair.dmz.status()["access_log"]["problem"] == "no space left on device"
     pair.dmz.process.wait_for_line("cannot be written")
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_goes_on(world: World) -> None:
+    """Records are dropped and counted while a pipe is full; when it is read again, no more are."""
+    pipe = world.directory / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    pair = world.pair(dmz={"access_log": {"path": str(pipe)}})
+
+    def dropped() -> int:
+        return pair.dmz.status()["access_log"]["dropped"]
+
+    with pair.client() as client:
+        while not dropped():
+            for _ in range(100):
+                client.send_request("GET", "/" + "x" * 2000, fields=[("User-Agent", "y" * 500)])
+                assert client.read_response().status == 200
+    os.set_blocking(reader, True)
+    with os.fdopen(reader, "rb") as stream, ThreadPoolExecutor(1) as pool:
+        read = pool.submit(stream.readlines)
+        wait_until(lambda: stream_is_idle(reader), "all that waited is read")
+        lost = dropped()
+        for _ in range(10):
+            assert pair.fetch("/after").status == 200
+        pair.dmz.stop()
+        lines = read.result()
+    targets = [json.loads(line)["target"] for line in lines]
+    assert targets[-10:] == ["/after"] * 10
+    assert lost > 0
+    assert (len(targets) - 10 + lost) % 100 == 0  # rounds of requests: none is missing, none is twice
+
+
+def stream_is_idle(fd: int) -> bool:
+    """Nothing waits in the pipe."""
+    return not select.select([fd], [], [], 0.3)[0]
 
 
 def test_a_log_that_cannot_be_opened(world: World) -> None:

@@ -70,6 +70,7 @@ LEVELS = {
             "exchange",
             "gate",
             "pipe",
+            "spool",
             "record",
             "meter",
             "lines",
