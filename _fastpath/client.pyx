@@ -333,7 +333,7 @@ cdef class Client(TimedExchange):
             gate = (<Pool>self.egress).gate
         if self.caller is None or gate is None or gate is self.gate:
             return True
-        return gate.still_admits(self.caller, self.held, self.held_head)
+        return gate.still_admits(self.caller, self.certificate, self.held, self.held_head)
 
     cdef void await_proof(self, const unsigned char* data, size_t size) noexcept:
         # Nothing of the request is used up: it is read again, once its sender is known.

@@ -29,9 +29,11 @@ cdef struct Known:
     uint64_t used                 # when, by the gate's own count
 
 
-# A user as ports know him.
+# A user as ports know him, by one of his credentials.
 cdef class Caller:
     cdef readonly str name
+    cdef object key               # of the credential, among the callers of a Gate
+    cdef bint certified           # by a certificate
     cdef bytes name_bytes
     cdef bytes lines              # header lines for the service
     cdef RouteTable may           # None: everything
@@ -52,7 +54,7 @@ cdef class Gate:
     cdef readonly uint8_t proofs  # bits of Proofs
     cdef readonly bint keeps      # the credential goes on to the service
     cdef dict callers
-    cdef object verify            # (proof, credential, Pending) -> a name, None, a Code, or ... (later)
+    cdef object verify            # (proof, credential, Pending) -> a key, None, a Code, or ... (later)
     cdef Challenge challenge
     cdef set waiting              # tags of credentials that Python is at
     cdef Known known[CACHE_SETS * CACHE_WAYS]
@@ -64,8 +66,8 @@ cdef class Gate:
     # `address`: 16 bytes of the client's.
     cdef int check(self, const unsigned char* data, const Head* head, const unsigned char* address,
                    ClientCertificate certificate, Ingress asker, uint64_t now_ms, PyObject** caller, bint* consumed) noexcept
-    # Whether who has got in before, with this request, would get in under these rights.
-    cdef bint still_admits(self, Caller caller, const unsigned char* data, size_t size) noexcept
+    # Whether who has got in before, with this request, by the same credential, would get in under these rights.
+    cdef bint still_admits(self, Caller caller, ClientCertificate certificate, const unsigned char* data, size_t size) noexcept
     # --- inside only ---
     cdef int prove(self, uint8_t proof, const unsigned char* text, size_t size, const unsigned char* address,
                    Ingress asker, uint64_t now_ms, PyObject** caller) noexcept

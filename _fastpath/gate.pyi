@@ -1,6 +1,5 @@
-from collections.abc import Callable, Iterable
-from types import EllipsisType
-from typing import final
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, final
 
 from _fastpath.route import RouteTable
 
@@ -8,7 +7,9 @@ PROOFS: dict[str, int]
 
 @final
 class Caller:
-    def __new__(cls, name: str, lines: bytes, may: RouteTable | None = None) -> Caller: ...
+    def __new__(
+        cls, name: str, lines: bytes, may: RouteTable | None = None, key: Hashable | None = None
+    ) -> Caller: ...
     @property
     def name(self) -> str: ...
 
@@ -22,15 +23,15 @@ class ClientCertificate:
 
 @final
 class Pending:
-    def settle(self, result: str | None) -> None: ...
+    def settle(self, result: Hashable | None) -> None: ...
 
 @final
 class Gate:
     def __new__(
         cls,
         proofs: Iterable[str],
-        callers: dict[str, Caller],
-        verify: Callable[..., str | int | EllipsisType | None],
+        callers: Mapping[Any, Caller],
+        verify: Callable[..., Hashable],
         *,
         keeps: bool = False,
         challenges: Iterable[str] = (),

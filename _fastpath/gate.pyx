@@ -27,10 +27,16 @@ cdef inline bytes tag_bytes(const uint64_t* tag):
 
 @cython.final
 cdef class Caller:
-    """A user: `lines` are what a service is told of him, `may` (None: everything) the hosts and paths that he may call."""
+    """A user by one of his credentials, which `key` stands for: what runs by it ends where a reload takes it away.
 
-    def __cinit__(self, str name not None, bytes lines not None, RouteTable may=None):
+    `key` None: by any of his certificates, which are looked at again. `lines` are what a service is told of him, `may` (None:
+    everything) the hosts and paths that he may call.
+    """
+
+    def __cinit__(self, str name not None, bytes lines not None, RouteTable may=None, key=None):
         self.name = name
+        self.key = name if key is None else key
+        self.certified = key is None
         self.name_bytes = name.encode()
         self.lines = lines
         self.may = may
@@ -61,7 +67,7 @@ cdef class Pending:
     """A credential that is being proven elsewhere. Call `settle` once, from the event loop's thread."""
 
     def settle(self, result) -> None:
-        """Tell what came of it: the name of a user, or None."""
+        """Tell what came of it: the key of a caller, or None."""
         cdef PyObject* caller = NULL
         known = self.gate.callers.get(result)
         if known is not None:
@@ -78,7 +84,7 @@ cdef class Pending:
 cdef class Gate:
     """What is asked: `proofs` of "token", "basic" and "certificate", any of which will do.
 
-    `callers` are all users by name. `verify(proof, credential, pending)` says whose credential it is: a name, None for nobody, a failure
+    `callers` are all that may be, by key. `verify(proof, credential, pending)` says whose credential it is: a key, None for nobody, a failure
     code, or ... where `pending.settle` will say so later. `keeps`: the service gets the credential too. `challenges`: values of WWW-Authenticate.
     """
 
@@ -185,7 +191,7 @@ cdef class Gate:
             return NULL
         return <PyObject*>known if known is not None else NULL
 
-    cdef bint still_admits(self, Caller caller, const unsigned char* data, size_t size) noexcept:
+    cdef bint still_admits(self, Caller caller, ClientCertificate certificate, const unsigned char* data, size_t size) noexcept:
         cdef Field fields[MAX_FIELDS]
         cdef ScanLimits limits
         cdef const char* reason = NULL
@@ -193,8 +199,8 @@ cdef class Gate:
         cdef int ambiguous = 0
         cdef RouteTable may
         cdef Head head
-        known = self.callers.get(caller.name)
-        if known is None:
+        known = self.callers.get(caller.key)
+        if known is None or (caller.certified and self.owner(certificate) != <PyObject*>known):
             return False
         may = (<Caller>known).may
         if may is None or may is caller.may:

@@ -17,10 +17,11 @@ from types import EllipsisType
 
 from _fastpath.gate import PROOFS, Caller, Gate, Pending
 from _fastpath.route import RouteTable, Target
-from broker.config.model import Auth, Match, Secret
+from broker.config.model import Auth, Match, PasswordHash, Secret
 from broker.identity.certificates import Chain
 from broker.identity.users import Principal, Users
 
+Key = str | tuple[str, bytes | PasswordHash]
 REALM = "broker"
 CHALLENGES = {"token": f'Bearer realm="{REALM}"', "basic": f'Basic realm="{REALM}", charset="UTF-8"'}
 NOTHING = RouteTable([])
@@ -48,34 +49,44 @@ class Gates:
         challenges = [CHALLENGES[kind] for kind in auth.kinds if kind in CHALLENGES]
         return Gate(
             auth.kinds,
-            {name: self._caller(name, auth.users) for name in self._users.names},
+            self._callers(auth),
             self._verify,
             keeps=auth.pass_credentials,
             challenges=challenges or [f'Certificate realm="{REALM}"'],
         )
 
-    def _caller(self, name: str, admitted: tuple[str, ...]) -> Caller:
-        lines = f"Broker-User: {name}\r\n".encode()
-        if admitted and name not in admitted:
-            return Caller(name, lines, NOTHING)
-        return Caller(name, lines, table_of(self._users.rights(name).call))
+    def _callers(self, auth: Auth) -> dict[Key, Caller]:
+        """By all credentials of the kinds that are asked for."""
+        found: dict[Key, Caller] = {}
+        for user in self._users:
+            lines = f"Broker-User: {user.name}\r\n".encode()
+            admitted = not auth.users or user.name in auth.users
+            may = table_of(user.rights.call) if admitted else NOTHING
+            if "certificate" in auth.kinds:
+                found[user.name] = Caller(user.name, lines, may)
+            credentials = user.tokens if "token" in auth.kinds else ()
+            passwords = user.passwords if "basic" in auth.kinds else ()
+            for credential in (*credentials, *passwords):
+                key = (user.name, credential)
+                found[key] = Caller(user.name, lines, may, key)
+        return found
 
     def _verify(
         self, proof: int, credential: bytes | Chain, pending: Pending | None
-    ) -> str | int | EllipsisType | None:
+    ) -> Key | int | EllipsisType | None:
         if isinstance(credential, tuple):
-            return named(self._users.by_certificate(credential))
+            return key_of(self._users.by_certificate(credential))
         if proof == PROOFS["token"]:
-            return named(self._users.by_token(credential.decode("latin-1")))
+            return key_of(self._users.by_token(credential.decode("latin-1")))
         return self._verify_password(credential, pending)
 
-    def _verify_password(self, credential: bytes, pending: Pending | None) -> str | int | EllipsisType | None:
+    def _verify_password(self, credential: bytes, pending: Pending | None) -> Key | int | EllipsisType | None:
         pair = read_basic(credential)
         if pair is None or pending is None:
             return None
         known = self._users.by_known_password(*pair)
         if known is not None:
-            return known.name
+            return key_of(known)
         waiting = self._waiting.get(credential)
         if waiting is not None:
             waiting.append(pending)
@@ -89,13 +100,17 @@ class Gates:
 
     def _settle(self, credential: bytes, work: asyncio.Future[Principal | None]) -> None:
         failed = work.cancelled() or work.exception() is not None
-        name = None if failed else named(work.result())
+        key = None if failed else key_of(work.result())
         for pending in self._waiting.pop(credential):
-            pending.settle(name)
+            pending.settle(key)
 
 
-def named(principal: Principal | None) -> str | None:
-    return None if principal is None else principal.name
+def key_of(principal: Principal | None) -> Key | None:
+    """Of a caller: by what he has proven who he is."""
+    if principal is None:
+        return None
+    credential = principal.credential or principal.password
+    return principal.name if credential is None else (principal.name, credential)
 
 
 def table_of(patterns: Iterable[Match] | None) -> RouteTable | None:

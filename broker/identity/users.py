@@ -76,13 +76,8 @@ class Users:
     def is_open(self) -> bool:
         return not self._by_name
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._by_name)
-
-    def rights(self, name: str) -> Rights:
-        """Those of a user that there is."""
-        return self._by_name[name].rights
+    def __iter__(self) -> Iterator[User]:
+        return iter(self._by_name.values())
 
     def anonymous(self) -> Principal | None:
         """Everybody, where there are no users."""

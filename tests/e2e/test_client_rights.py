@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,14 +15,17 @@ from tests.e2e.test_client_auth import (
     FORGED,
     basic,
     bearer,
+    certified,
     code,
     guarded,
+    over_tls,
     requests_at,
     somebody,
     told,
     users,
     values,
 )
+from tests.harness.certificates import Authority
 from tests.harness.client import RawClient, request_head
 from tests.harness.message import Head
 from tests.harness.nodes import Pair, World, loopback
@@ -253,8 +257,10 @@ def upgrades(pair: Pair) -> None:
     pair.origin.on("/public/ws", talk)
 
 
-def open_socket(pair: Pair, *proof: tuple[str, str]) -> tuple[RawClient, int]:
-    client = pair.client(host="a")
+def open_socket(
+    pair: Pair, *proof: tuple[str, str], client: RawClient | None = None
+) -> tuple[RawClient, int]:
+    client = pair.client(host="a") if client is None else client
     client.send(
         request_head(
             "GET", "/public/ws", [("Host", "a"), *UPGRADE, ("Sec-WebSocket-Key", "x" * 22 + "=="), *proof]
@@ -311,6 +317,68 @@ def test_a_reload_cuts_what_may_not_run_any_more(world: World, how: str) -> None
         hers.send(b"still here")
         assert hers.reader.exactly(10, "the echo") == b"still here"
         wait_until(lambda: pair.dmz.status()["external"][0]["failures"]["forbidden"] == 2, "both are counted")
+
+
+def echoes(client: RawClient) -> bool:
+    """Whether a socket of `open_socket` is still served."""
+    try:
+        client.send(b"still here")
+        return bytes(client.reader.exactly(10, "the echo")) == b"still here"
+    except (OSError, AssertionError):
+        return False
+
+
+def reload(pair: Pair, config: dict[str, Any]) -> None:
+    pair.dmz.write(config)
+    assert pair.dmz.admin_post("/reload").status == 200
+
+
+def test_a_reload_cuts_what_runs_by_a_credential_that_is_gone(world: World) -> None:
+    """And by no other of the same user, nor by one that stays."""
+    pair = guarded(world, auth=["token", "basic"])
+    upgrades(pair)
+    config: dict[str, Any] = pair.dmz.config
+    alice = config["users"][0]
+    (by_token, _), (by_password, _) = (
+        open_socket(pair, bearer("alice")),
+        open_socket(pair, basic("alice")),
+    )
+    other, _ = open_socket(pair, bearer("bob"))
+    with by_token, by_password, other:
+        alice["tokens"].append(f"sha256:{'0' * 64}")
+        reload(pair, config)
+        assert echoes(by_token) and echoes(by_password)
+        alice["tokens"].pop(0)
+        reload(pair, config)
+        by_token.expect_closed()
+        assert echoes(by_password)
+        alice["passwords"].clear()
+        reload(pair, config)
+        by_password.expect_closed()
+        assert echoes(other)
+        config["external"][0]["auth"] = "basic"
+        reload(pair, config)
+        other.expect_closed()
+
+
+@pytest.mark.quick
+def test_a_reload_cuts_what_runs_by_a_certificate_that_is_gone(world: World, tmp_path: Path) -> None:
+    """Whatever else its user may prove himself by."""
+    authority = Authority(tmp_path)
+    pair, files, _ = certified(world, authority, auth=["certificate", "token"])
+    upgrades(pair)
+    config: dict[str, Any] = pair.dmz.config
+    alice = config["users"][0]
+    by_certificate, _ = open_socket(pair, client=over_tls(pair, authority, files))
+    by_token, _ = open_socket(pair, bearer("alice"), client=over_tls(pair, authority, files))
+    with by_certificate, by_token:
+        alice["certificates"].append(f"sha256:{'0' * 64}")
+        reload(pair, config)
+        assert echoes(by_certificate) and echoes(by_token)
+        alice["certificates"].pop(0)
+        reload(pair, config)
+        by_certificate.expect_closed()
+        assert echoes(by_token)
 
 
 def test_the_service_asks_for_more_than_the_port(world: World) -> None:

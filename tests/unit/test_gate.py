@@ -123,6 +123,7 @@ def test_gates_know_their_words() -> None:
     callers = {"a": Caller("a", b"Broker-User: a\r\n", table_of([]))}
     gate = Gate(["token", "certificate"], callers, lambda *_: None)
     assert (gate.proofs, gate.keeps, gate.asked) == (5, False, 0)
+    assert callers["a"].name == "a"
     with pytest.raises(KeyError):
         Gate(["magic"], callers, lambda *_: None)
     assert table_of(None) is None
