@@ -106,9 +106,13 @@ cdef class Reactor:
         """Begin to serve readiness and deadlines. Call once, from the loop's thread."""
         cdef Turn turn = Turn(self.loop)
         if turn.begin(before_sleep, <void*>self):
+            try:
+                self.watch_loop(turn.backend_fd())
+            except OSError:
+                turn.end()
+                raise
             Py_INCREF(self)       # as the loop would, for `run`
             self.turn = turn
-            self.watch_loop(turn.backend_fd())
         else:
             self.loop.add_reader(self.epoll_fd, self.run)
         self.tick_handle = self.loop.call_later(TICK_SECONDS, self.tick)
