@@ -18,7 +18,7 @@ cdef extern from *:
 
 cdef enum:
     KEPT_FAILURES = 100
-    BLOCK_SIZE = 131072           # of lines that are handed over together
+    BLOCK_SIZE = 262144           # of lines that are handed over together: larger ones are fewer wake-ups of who writes them
     MAX_LINE = 40960              # of one record: texts are shortened to stay below
     MAX_TEXT = 2048               # bytes of a target
 
