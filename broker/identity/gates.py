@@ -64,11 +64,12 @@ class Gates:
             may = table_of(user.rights.call) if admitted else NOTHING
             if "certificate" in auth.kinds:
                 found[user.name] = Caller(user.name, lines, may)
-            credentials = user.tokens if "token" in auth.kinds else ()
-            passwords = user.passwords if "basic" in auth.kinds else ()
-            for credential in (*credentials, *passwords):
-                key = (user.name, credential)
-                found[key] = Caller(user.name, lines, may, key)
+            keys: list[Key] = []
+            if "token" in auth.kinds:
+                keys += [(user.name, digest) for digest in user.tokens]
+            if "basic" in auth.kinds:
+                keys += [(user.name, password) for password in user.passwords]
+            found.update((key, Caller(user.name, lines, may, key)) for key in keys)
         return found
 
     def _verify(
