@@ -8,6 +8,7 @@ socket it does not, so there they take turns, by a lock on it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -32,9 +33,13 @@ def open_log(config: AccessLog) -> int:
     if config.path is None:
         return os.dup(STDOUT)
     try:
-        return os.open(config.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        # To open a pipe that nobody reads would take until somebody does: with O_NONBLOCK it is ENXIO.
+        fd = os.open(config.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, MODE)
     except OSError as error:
-        raise RunError(f"the access log {config.path} cannot be opened: {error.strerror}") from None
+        why = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        raise RunError(f"the access log {config.path} cannot be opened: {why}") from None
+    os.set_blocking(fd, True)
+    return fd
 
 
 class AccessLogFile:

@@ -172,6 +172,30 @@ def test_a_log_that_nobody_reads_stops_nothing_and_goes_on(world: World) -> None
     assert (len(targets) - 10 + lost) % 100 == 0  # rounds of requests: none is missing, none is twice
 
 
+@pytest.mark.quick
+def test_a_pipe_that_nobody_reads_holds_nothing_up(world: World) -> None:
+    """A start ends and says why; a reload changes nothing, and SIGUSR1 neither."""
+    pipe = world.directory / "pipe"
+    os.mkfifo(pipe)
+    pair = logging_pair(world)
+    pair.dmz.write({**pair.dmz.config, "access_log": {"path": str(pipe)}})
+    answer = pair.dmz.admin_post("/reload")
+    assert answer.status == 409
+    assert b"nobody reads this pipe" in answer.body
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert pair.dmz.admin_post("/reload").status == 200
+    pair.fetch("/read")
+    wait_until(lambda: not stream_is_idle(reader), "the record has come")
+    assert json.loads(os.read(reader, 65536))["target"] == "/read"
+    os.close(reader)
+    pair.dmz.process.signal(signal.SIGUSR1)
+    pair.dmz.process.wait_for_line("the old one is written on")
+    assert pair.fetch("/still").status == 200
+    broken = world.dmz({"access_log": {"path": str(pipe)}}, name="broken", start=False)
+    broken.start(ready=False).process.expect_exit(1)
+    assert "nobody reads this pipe" in broken.process.output
+
+
 def stream_is_idle(fd: int) -> bool:
     """Nothing waits in the pipe."""
     return not select.select([fd], [], [], 0.3)[0]
