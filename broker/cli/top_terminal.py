@@ -7,10 +7,11 @@ import select
 import signal
 import sys
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,7 +53,6 @@ def run(screen: Screen, ask: Ask, console: Console) -> None:
     """Until somebody quits. The terminal is as it was afterwards."""
     with (
         keyboard(screen) as descriptor,
-        ThreadPoolExecutor(1) as thread,
         Live(console=console, screen=True, auto_refresh=False, transient=True) as live,
     ):
         asked: Future[dict[str, Any]] | None = None
@@ -68,7 +68,21 @@ def run(screen: Screen, ask: Ask, console: Console) -> None:
                 due = time.monotonic() + take(screen, asked)
                 asked = None
             if asked is None and not screen.paused and time.monotonic() >= due:
-                asked = thread.submit(ask)
+                asked = in_background(ask)
+
+
+def in_background(ask: Ask) -> Future[dict[str, Any]]:
+    """In a thread that nobody waits for: a node that does not answer does not keep who quits."""
+    asked: Future[dict[str, Any]] = Future()
+
+    def work() -> None:
+        try:
+            asked.set_result(ask())
+        except Exception as error:
+            asked.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return asked
 
 
 def take(screen: Screen, asked: Future[dict[str, Any]]) -> float:

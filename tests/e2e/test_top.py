@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,22 @@ def test_a_signal_puts_the_terminal_back(world: World, number: int) -> None:
         top.wait("serving, ready")
         top.signal(number)
         top.expect_exit(0)
+
+
+def test_a_node_that_does_not_answer_keeps_nobody(world: World) -> None:
+    """It is asked for 10 s; who quits goes at once."""
+    node = world.dmz()
+    with Terminal("top", "--admin", node.config["admin"]["listen"], "--interval", "0.2") as top:
+        top.wait("serving, ready")
+        node.process.signal(signal.SIGSTOP)
+        try:
+            top.wait("no answer for")
+            begun = time.monotonic()
+            top.type("q")
+            top.expect_exit(0)
+            assert time.monotonic() - begun < 4
+        finally:
+            node.process.signal(signal.SIGCONT)
 
 
 def test_a_terminal_that_has_no_size(world: World) -> None:
