@@ -200,7 +200,9 @@ cdef class Gate:
         cdef RouteTable may
         cdef Head head
         known = self.callers.get(caller.key)
-        if known is None or (caller.certified and self.owner(certificate) != <PyObject*>known):
+        if known is None:
+            return False
+        if caller.certified and (certificate is None or self.owner(certificate) != <PyObject*>known):
             return False
         may = (<Caller>known).may
         if may is None or may is caller.may:

@@ -5,8 +5,8 @@ from libc.string cimport memcpy, strlen
 from libc.time cimport gmtime_r, time_t, tm
 
 cimport cython
-from _fastpath.spool cimport KIND_LINES, Home, Lines, Spool
 from _fastpath.lines cimport Picked, pick, put, put_digits, put_number, put_text
+from _fastpath.spool cimport KIND_LINES, Home, Lines, Spool
 from _fastpath.trace cimport put_span, threshold_of
 from _fastpath.net cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 

@@ -333,26 +333,29 @@ def reload(pair: Pair, config: dict[str, Any]) -> None:
     assert pair.dmz.admin_post("/reload").status == 200
 
 
+def withdraw(pair: Pair, kind: str, gone: RawClient, stays: RawClient) -> None:
+    """Another one of alice's is added, which cuts nothing; then the first of them is taken away."""
+    config: dict[str, Any] = pair.dmz.config
+    config["users"][0][kind].append(f"sha256:{'0' * 64}")
+    reload(pair, config)
+    assert echoes(gone) and echoes(stays)
+    config["users"][0][kind].pop(0)
+    reload(pair, config)
+    gone.expect_closed()
+    assert echoes(stays)
+
+
 def test_a_reload_cuts_what_runs_by_a_credential_that_is_gone(world: World) -> None:
     """And by no other of the same user, nor by one that stays."""
     pair = guarded(world, auth=["token", "basic"])
     upgrades(pair)
     config: dict[str, Any] = pair.dmz.config
-    alice = config["users"][0]
-    (by_token, _), (by_password, _) = (
-        open_socket(pair, bearer("alice")),
-        open_socket(pair, basic("alice")),
-    )
+    by_token, _ = open_socket(pair, bearer("alice"))
+    by_password, _ = open_socket(pair, basic("alice"))
     other, _ = open_socket(pair, bearer("bob"))
     with by_token, by_password, other:
-        alice["tokens"].append(f"sha256:{'0' * 64}")
-        reload(pair, config)
-        assert echoes(by_token) and echoes(by_password)
-        alice["tokens"].pop(0)
-        reload(pair, config)
-        by_token.expect_closed()
-        assert echoes(by_password)
-        alice["passwords"].clear()
+        withdraw(pair, "tokens", by_token, by_password)
+        config["users"][0]["passwords"].clear()
         reload(pair, config)
         by_password.expect_closed()
         assert echoes(other)
@@ -367,18 +370,10 @@ def test_a_reload_cuts_what_runs_by_a_certificate_that_is_gone(world: World, tmp
     authority = Authority(tmp_path)
     pair, files, _ = certified(world, authority, auth=["certificate", "token"])
     upgrades(pair)
-    config: dict[str, Any] = pair.dmz.config
-    alice = config["users"][0]
     by_certificate, _ = open_socket(pair, client=over_tls(pair, authority, files))
     by_token, _ = open_socket(pair, bearer("alice"), client=over_tls(pair, authority, files))
     with by_certificate, by_token:
-        alice["certificates"].append(f"sha256:{'0' * 64}")
-        reload(pair, config)
-        assert echoes(by_certificate) and echoes(by_token)
-        alice["certificates"].pop(0)
-        reload(pair, config)
-        by_certificate.expect_closed()
-        assert echoes(by_token)
+        withdraw(pair, "certificates", by_certificate, by_token)
 
 
 def test_the_service_asks_for_more_than_the_port(world: World) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
-import statistics
+import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -17,19 +17,24 @@ from _fastpath import libuv
 from _fastpath.reactor import Reactor
 from tests.unit.node_support import run
 
-# Of the reactor's tick: who waits longer than half of it was not noticed, but found by it.
+# What is not noticed is found by the reactor's next tick, and as each try begins right after one, that takes
+# nearly 50 ms each time but the first. A busy machine makes some tries slow, not all.
 SOON_S = 0.025
 TRIES = 20
 
+Body = Callable[[Reactor], Awaitable[None]]
+Loop = asyncio.AbstractEventLoop
+Woken = asyncio.Future[None]
+
 
 @pytest.fixture(autouse=True)
-def nobody_is_left():
+def nobody_is_left() -> Iterator[None]:
     """Whoever began a turn has ended it."""
     yield
     assert libuv.held == set()
 
 
-async def with_reactor(body) -> None:
+async def with_reactor(body: Body) -> None:
     reactor = Reactor(asyncio.get_running_loop())
     reactor.start()
     try:
@@ -38,15 +43,15 @@ async def with_reactor(body) -> None:
         reactor.close()
 
 
-async def delay_of(wake) -> float:
-    """The median of some delays between a cause in another thread and its callback in the loop."""
+async def delay_of(wake: Callable[[Loop, Woken], None]) -> float:
+    """The shortest delay between a cause in another thread and its callback, the first left out."""
     loop = asyncio.get_running_loop()
     delays = []
     for _ in range(TRIES):
         woken = loop.create_future()
         moment: list[float] = []
 
-        def cause(woken=woken, moment=moment) -> None:
+        def cause(woken: Woken = woken, moment: list[float] = moment) -> None:
             time.sleep(0.002)  # so that the loop sleeps
             moment.append(time.monotonic())
             wake(loop, woken)
@@ -56,17 +61,17 @@ async def delay_of(wake) -> float:
         await woken
         delays.append(time.monotonic() - moment[0])
         thread.join()
-    return statistics.median(delays)
+    return min(delays[1:])
 
 
-def test_uvloop_offers_a_turn():
+def test_uvloop_offers_a_turn() -> None:
     assert libuv.direct
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_calls_from_other_threads_wake_the_loop(loop):
+def test_calls_from_other_threads_wake_the_loop(loop: str) -> None:
     async def body(reactor: Reactor) -> None:
-        def wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
+        def wake(loop: Loop, woken: Woken) -> None:
             loop.call_soon_threadsafe(woken.set_result, None)
 
         assert await delay_of(wake) < SOON_S
@@ -75,20 +80,19 @@ def test_calls_from_other_threads_wake_the_loop(loop):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_descriptors_of_the_loop_wake_it(loop):
+def test_descriptors_of_the_loop_wake_it(loop: str) -> None:
     async def body(reactor: Reactor) -> None:
         ours, theirs = socket.socketpair()
-        waiting: list[asyncio.Future[None]] = []
+        waiting: list[Woken] = []
 
         def read() -> None:
             ours.recv(10)
             waiting.pop().set_result(None)
 
-        def wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
+        def wake(loop: Loop, woken: Woken) -> None:
             waiting.append(woken)
             theirs.send(b"x")
 
-        # Watched from outside of a callback that the loop knows of, too: nothing but the turn tells libuv.
         asyncio.get_running_loop().add_reader(ours, read)
         assert await delay_of(wake) < SOON_S
         asyncio.get_running_loop().remove_reader(ours)
@@ -99,13 +103,13 @@ def test_descriptors_of_the_loop_wake_it(loop):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_signals_wake_the_loop(loop):
+def test_signals_wake_the_loop(loop: str) -> None:
     async def body(reactor: Reactor) -> None:
-        waiting: list[asyncio.Future[None]] = []
+        waiting: list[Woken] = []
         running = asyncio.get_running_loop()
         running.add_signal_handler(signal.SIGUSR1, lambda: waiting.pop().set_result(None))
 
-        def wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> None:
+        def wake(loop: Loop, woken: Woken) -> None:
             waiting.append(woken)
             os.kill(os.getpid(), signal.SIGUSR1)
 
@@ -116,20 +120,19 @@ def test_signals_wake_the_loop(loop):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_timers_are_not_late(loop):
+def test_timers_are_not_late(loop: str) -> None:
     async def body(reactor: Reactor) -> None:
         late = []
         for _ in range(TRIES):
             begun = time.monotonic()
             await asyncio.sleep(0.005)
             late.append(time.monotonic() - begun - 0.005)
-        assert statistics.median(late) < SOON_S
-        assert min(late) > -0.002  # libuv counts in milliseconds
+        assert -0.002 < min(late) < SOON_S  # libuv counts in milliseconds
 
     run(with_reactor(body), loop)
 
 
-def test_a_second_reactor_in_the_loop_is_watched_by_it():
+def test_a_second_reactor_in_the_loop_is_watched_by_it() -> None:
     async def body(first: Reactor) -> None:
         held = set(libuv.held)
         assert len(held) == 1
@@ -143,7 +146,7 @@ def test_a_second_reactor_in_the_loop_is_watched_by_it():
     run(with_reactor(body))
 
 
-def test_a_turn_ends_with_its_reactor_and_can_be_had_again():
+def test_a_turn_ends_with_its_reactor_and_can_be_had_again() -> None:
     async def body() -> None:
         for _ in range(3):
             await with_reactor(lambda reactor: asyncio.sleep(0))
@@ -152,13 +155,13 @@ def test_a_turn_ends_with_its_reactor_and_can_be_had_again():
     run(body())
 
 
-def test_a_closed_reactor_is_let_go():
+def test_a_closed_reactor_is_let_go() -> None:
     async def body() -> None:
         reactor = Reactor(asyncio.get_running_loop())
-        before = gc.get_referrers(reactor)
+        before = sys.getrefcount(reactor)
         reactor.start()
         reactor.close()
         await asyncio.sleep(0)
-        assert len(gc.get_referrers(reactor)) == len(before)
+        assert sys.getrefcount(reactor) == before
 
     run(body())
